@@ -1,0 +1,2 @@
+"""A JAX research codebase for language models."""
+

@@ -1,0 +1,402 @@
+"""Configs are values: frozen dataclasses with a canonical JSON form, a content hash, overrides and a diff.
+
+    @config
+    class Attention(Mixer):
+        heads: int
+        kv_heads: int = 1
+
+A config is checked when it is made (`Attention(heads="8")` is an error that names the field), two equal
+configs have one hash, and any part of a tree of configs is reached by a dotted path: `model.block.mixer.heads`.
+
+Numbers that a compiled program may take as inputs are declared as such by their type, `Scalar` or `Count`.
+`lift` takes them out of a config, leaving a shape that is the same for all runs which can share one
+executable; `lower` puts them, or the tracers standing for them, back.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from lm.errors import UserError
+
+T = TypeVar("T")
+
+TRACED = "traced"
+Scalar = Annotated[float, TRACED]  # a number that the compiled program takes as an input
+Count = Annotated[int, TRACED]
+
+_classes: dict[str, type] = {}
+
+
+class ConfigError(UserError, ValueError):
+    """A config, a path or an override that doesn't fit, with what to do instead."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Makes `cls` a frozen keyword-only dataclass that is type-checked, registered by name and serialisable.
+
+    A `__post_init__` may add checks of its own; it runs after every field is known to have its type.
+    """
+    validate = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self: Any) -> None:
+        for name, kind in hints(type(self)).items():
+            value = fit(getattr(self, name), kind, f"{type(self).__name__}.{name}")
+            object.__setattr__(self, name, value)
+        if validate is not None:
+            validate(self)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    init = made.__init__
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        for key in kwargs:
+            if key not in hints(type(self)):
+                raise ConfigError(_unknown(key, hints(type(self)), f"{type(self).__name__} has no field"))
+        try:
+            init(self, *args, **kwargs)
+        except TypeError as error:
+            if "missing" not in str(error) and "positional" not in str(error):
+                raise
+            raise ConfigError(f"{type(self).__name__}: {str(error).removeprefix('%s.__init__() ' % made.__qualname__)}") from None
+
+    made.__init__ = __init__  # type: ignore[method-assign]
+    tag = type_tag(made)
+    other = _classes.get(tag)
+    if other is not None and other.__module__ != made.__module__:
+        raise ConfigError(f"two configs are called {tag}: in {other.__module__} and {made.__module__}; rename one")
+    _classes[tag] = made
+    return made
+
+
+def type_tag(cls: type) -> str:
+    """The name a config's JSON carries: short for our own classes, `module:Class` for those of others."""
+    return cls.__name__ if cls.__module__.split(".")[0] == "lm" else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type) and type_tag(type(value)) in _classes
+
+
+@functools.cache
+def hints(cls: type) -> dict[str, Any]:
+    """Field names and types of a config class, in order."""
+    found = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: found[field.name] for field in dataclasses.fields(cls)}
+
+
+def _unknown(key: str, known: Any, what: str) -> str:
+    known = [str(k) for k in known]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(known) or 'none'}"
+    return f"{what} '{key}'{hint}"
+
+
+def _class(tag: str) -> type:
+    """The config class a tag names; a class outside `lm` is imported from the module in its tag."""
+    if tag not in _classes and ":" in tag:
+        try:
+            importlib.import_module(tag.split(":")[0])
+        except ImportError as error:
+            raise ConfigError(f"config type '{tag}' can't be imported: {error}") from None
+    if tag not in _classes:
+        raise ConfigError(_unknown(tag, _classes, "there is no config type"))
+    return _classes[tag]
+
+
+# ---- types -------------------------------------------------------------------------------------------------
+
+
+def strip(kind: Any) -> Any:
+    """The type without its `Annotated` marks."""
+    return strip(typing.get_args(kind)[0]) if typing.get_origin(kind) is Annotated else kind
+
+
+def is_traced(kind: Any) -> bool:
+    """True for `Scalar` and `Count`, and for their optional forms."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return any(map(is_traced, typing.get_args(kind)))
+    return typing.get_origin(kind) is Annotated and TRACED in typing.get_args(kind)[1:]
+
+
+def describe(kind: Any) -> str:
+    """A type as an error message shows it."""
+    kind = strip(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(describe(k) for k in typing.get_args(kind))
+    if kind is type(None):
+        return "None"
+    if typing.get_origin(kind) is not None:
+        return str(kind).replace("typing.", "")
+    return getattr(kind, "__name__", str(kind))
+
+
+def fit(value: Any, kind: Any, where: str) -> Any:
+    """`value` as `kind`, with the harmless conversions (int to float, list to tuple) done. Raises ConfigError."""
+    kind = strip(kind)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    wrong = ConfigError(f"{where} must be {describe(kind)}, got {value!r} ({type(value).__name__})")
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            if strip(option) is type(value):
+                return value
+        for option in args:
+            try:
+                return fit(value, option, where)
+            except ConfigError:
+                continue
+        raise wrong
+    if origin is Literal:
+        if value not in args or isinstance(value, bool) != any(isinstance(a, bool) and a == value for a in args):
+            raise ConfigError(f"{where} must be one of {', '.join(map(repr, args))}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            raise wrong
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(fit(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(args):
+            raise ConfigError(f"{where} must have {len(args)} items, got {len(value)}: {value!r}")
+        return tuple(fit(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, args, strict=True)))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise wrong
+        return {k: fit(v, args[1], f"{where}.{k}") for k, v in value.items()}
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong
+        if math.isnan(value):
+            raise ConfigError(f"{where} is NaN")
+        return float(value)
+    if kind is int and isinstance(value, bool):
+        raise wrong
+    if not isinstance(value, kind):
+        raise wrong
+    return value
+
+
+# ---- JSON --------------------------------------------------------------------------------------------------
+
+
+def to_dict(value: Any) -> Any:
+    """JSON-ready form of a config: every field, defaults too, and the type's tag under `type`."""
+    if is_config(value):
+        return {"type": type_tag(type(value)), **{k: to_dict(getattr(value, k)) for k in hints(type(value))}}
+    if isinstance(value, Mapping):
+        return {str(k): to_dict(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_dict(v) for v in value]
+    if isinstance(value, float) and math.isinf(value):
+        return {"type": "float", "value": str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"a config can't hold {value!r} ({type(value).__name__})")
+
+
+def from_dict(data: Any, where: str = "config") -> Any:
+    """The config that `to_dict` wrote. Unknown types and keys are errors that name the nearest valid one."""
+    if isinstance(data, Mapping) and "type" in data:
+        if data["type"] == "float":
+            return float(data["value"])
+        cls = _class(data["type"])
+        fields = {k: v for k, v in data.items() if k != "type"}
+        for key in fields:
+            if key not in hints(cls):
+                raise ConfigError(_unknown(key, hints(cls), f"{where}: {cls.__name__} has no field"))
+        return cls(**{k: from_dict(v, f"{where}.{k}") for k, v in fields.items()})
+    if isinstance(data, Mapping):
+        return {k: from_dict(v, f"{where}.{k}") for k, v in data.items()}
+    if isinstance(data, list):
+        return tuple(from_dict(v, f"{where}[{i}]") for i, v in enumerate(data))
+    return data
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """Canonical JSON: equal configs give equal text."""
+    separators = (",", ":") if indent is None else None
+    return json.dumps(to_dict(value), sort_keys=indent is None, separators=separators, indent=indent, allow_nan=False)
+
+
+def loads(text: str) -> Any:
+    return from_dict(json.loads(text))
+
+
+def content_hash(value: Any, *salt: str) -> str:
+    """16 hexadecimal digits that depend on every field of `value` and on `salt`, and on nothing else."""
+    digest = hashlib.blake2b(dumps(value).encode(), digest_size=8)
+    for part in salt:
+        digest.update(b"\0" + part.encode())
+    return digest.hexdigest()
+
+
+# ---- paths -------------------------------------------------------------------------------------------------
+
+
+def _kind(owner: Any, key: str) -> Any:
+    """The declared type of `owner.key`, where `owner` is a config, a tuple or a mapping of a config."""
+    return hints(type(owner))[key] if is_config(owner) else Any
+
+
+def _child(owner: Any, key: str, where: str) -> Any:
+    if is_config(owner):
+        if key not in hints(type(owner)):
+            raise ConfigError(_unknown(key, hints(type(owner)), f"{where or 'the config'} ({type(owner).__name__}) has no field"))
+        return getattr(owner, key)
+    if isinstance(owner, tuple):
+        if not key.isdigit() or int(key) >= len(owner):
+            raise ConfigError(f"{where} has items 0 to {len(owner) - 1}, not '{key}'")
+        return owner[int(key)]
+    if isinstance(owner, Mapping):
+        if key not in owner:
+            raise ConfigError(_unknown(key, owner, f"{where} has no entry"))
+        return owner[key]
+    raise ConfigError(f"{where} is {owner!r}, which has no field '{key}'")
+
+
+def get(value: Any, path: str) -> Any:
+    """The part of a config at a dotted path (items of tuples by number)."""
+    where = ""
+    for key in path.split("."):
+        value = _child(value, key, where)
+        where = f"{where}.{key}" if where else key
+    return value
+
+
+def _put(owner: Any, keys: list[str], new: Callable[[Any, Any], Any], where: str, make: Callable[..., Any]) -> Any:
+    key, rest = keys[0], keys[1:]
+    old = _child(owner, key, where)
+    path = f"{where}.{key}" if where else key
+    changed = _put(old, rest, new, path, make) if rest else new(old, _kind(owner, key))
+    if is_config(owner):
+        return make(owner, key, changed)
+    if isinstance(owner, tuple):
+        return tuple(changed if i == int(key) else v for i, v in enumerate(owner))
+    return {**owner, key: changed}
+
+
+def _checked(owner: Any, key: str, value: Any) -> Any:
+    return dataclasses.replace(owner, **{key: value})
+
+
+def replace(value: T, changes: Mapping[str, Any]) -> T:
+    """`value` with the parts at the given paths replaced, each checked as if it had been written there."""
+    for path, new in changes.items():
+        value = _put(value, path.split("."), lambda old, kind, new=new: new, "", _checked)
+    return value
+
+
+def override(value: T, assignments: list[str] | tuple[str, ...]) -> T:
+    """Applies `path=text` overrides, as the command line gives them.
+
+    The text is a literal (`2`, `1e-3`, `none`, `(1, 2)`, `text`) or a component (`ALiBi`, `RoPE(base=500000)`).
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"override '{assignment}' is not of the form path=value")
+        value = _put(value, path.strip().split("."), lambda old, kind, t=text, p=path: _parse(t.strip(), kind, p), "", _checked)
+    return value
+
+
+def _parse(text: str, kind: Any, path: str) -> Any:
+    if text.lower() in ("none", "true", "false"):
+        text = text.capitalize()
+    try:
+        value = _evaluate(ast.parse(text, mode="eval").body)
+        return fit(value, kind, path)
+    except (SyntaxError, ConfigError) as error:
+        try:  # a string needs no quotes, whatever it looks like
+            return fit(text, kind, path)
+        except ConfigError:
+            if isinstance(error, ConfigError):
+                raise error from None
+            raise ConfigError(f"{path} must be {describe(kind)}; '{text}' is not a value") from None
+
+
+def _evaluate(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return _class(node.id)()
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.args:
+            raise ConfigError(f"{node.func.id}(...) takes its fields by name")
+        return _class(node.func.id)(**{str(k.arg): _evaluate(k.value) for k in node.keywords})
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(_evaluate(n) for n in node.elts)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ConfigError(f"'{ast.unparse(node)}' is neither a literal nor a component") from None
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every leaf of a config as (path, value, declared type). A leaf is what has no config inside."""
+    dot = f"{path}." if path else ""
+    if is_config(value):
+        for key, kind in hints(type(value)).items():
+            child = getattr(value, key)
+            if is_config(child) or isinstance(child, tuple | Mapping):
+                yield from walk(child, dot + key)
+            else:
+                yield dot + key, child, kind
+    elif isinstance(value, tuple):
+        for i, child in enumerate(value):
+            yield from walk(child, f"{dot}{i}")
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from walk(child, f"{dot}{key}")
+    else:
+        yield path, value, Any
+
+
+def diff(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """What differs between two configs: path -> (old, new). Components of different types are one entry."""
+    dot = f"{path}." if path else ""
+    if is_config(old) and type(old) is type(new):
+        parts = {k: (getattr(old, k), getattr(new, k)) for k in hints(type(old))}
+    elif isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        parts = {str(i): pair for i, pair in enumerate(zip(old, new, strict=True))}
+    else:
+        return {} if old == new else {path: (old, new)}
+    return {p: v for k, (a, b) in parts.items() for p, v in diff(a, b, dot + k).items()}
+
+
+# ---- numbers that cross into a compiled program -------------------------------------------------------------
+
+
+def _unchecked(owner: Any, key: str, value: Any) -> Any:
+    new = object.__new__(type(owner))
+    for name in hints(type(owner)):
+        object.__setattr__(new, name, value if name == key else getattr(owner, name))
+    return new
+
+
+def lift(value: T) -> tuple[T, dict[str, float | int]]:
+    """Splits a config into its shape and the numbers a compiled program takes as inputs.
+
+    Runs with equal shapes share an executable. In the shape each number is replaced by the mark `TRACED`.
+    """
+    values = {path: leaf for path, leaf, kind in walk(value) if is_traced(kind) and leaf is not None}
+    return lower(value, dict.fromkeys(values, TRACED)), values
+
+
+def lower(shape: T, values: Mapping[str, Any]) -> T:
+    """The config with `values` (numbers, arrays or tracers) at their paths. Not checked: tracers have no value."""
+    for path, new in values.items():
+        shape = _put(shape, path.split("."), lambda old, kind, new=new: new, "", _unchecked)
+    return shape

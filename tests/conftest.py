@@ -1,0 +1,12 @@
+"""JAX is set up before anything imports it: eight virtual CPU devices and a persistent compilation cache."""
+
+import os
+
+os.environ.setdefault("NPROC", "16")  # jax 0.10 and 0.11 can deadlock with many virtual devices on few cores
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("LM_CACHE", os.path.join(os.path.dirname(__file__), ".cache"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.environ["LM_CACHE"], "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("MPLBACKEND", "agg")
