@@ -41,10 +41,9 @@ class KJV(Corpus):
     licence: ClassVar[str] = "text in the public domain (in the United Kingdom under the Crown's patent); package MIT"
 
     def documents(self) -> Iterator[str]:
-        with open(self._file(), encoding="utf-8") as file:
-            verses = map(json.loads, file)
-            for (book, chapter), group in itertools.groupby(verses, key=lambda v: (v["book"], v["chapter"])):
-                yield "\n".join([f"{book} {chapter}", "", *(verse["text"] for verse in group), ""])
+        verses = (json.loads(line) for _, line in files.pieces(self._file(), b"\n"))
+        for (book, chapter), group in itertools.groupby(verses, key=lambda v: (v["book"], v["chapter"])):
+            yield "\n".join([f"{book} {chapter}", "", *(verse["text"] for verse in group), ""])
 
     def fingerprint(self) -> str:
         return files.digest([self._file()], "KJV")
@@ -76,7 +75,7 @@ class Stdlib(Corpus):
 
     def documents(self) -> Iterator[str]:
         for path in self._files():
-            yield files.decode(path.read_bytes(), path)
+            yield files.decode(b"".join(files.chunks(path)), path)
 
     def fingerprint(self) -> str:
         return files.digest(self._files(), "Stdlib")

@@ -116,7 +116,7 @@ class Dataset:
         rows: only so many rows, spread evenly over the stream.
         """
         low, count = self._share(host, hosts)
-        total, T = self.heldout_rows, self.data.length
+        total = self.heldout_rows
         chosen = np.arange(total) if rows is None or rows >= total else np.arange(rows) * total // rows
         for first in range(0, len(chosen), self.data.batch):
             mine = chosen[first : first + self.data.batch][low : low + count]

@@ -15,6 +15,7 @@ import numpy as np
 from lm.data.store import Split
 
 Batch = dict[str, np.ndarray]
+BLOCK = 1 << 16  # tokens worked on at once: the intermediates stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,50 @@ class Stream:
 
     def read(self, order: Order, first: int, rows: int) -> Batch:
         """Rows first .. first + rows - 1 of an epoch: arrays [rows, length]. Rows past its end are all padding."""
-        T, total = self.length, int(order.starts[-1])
+        shape = (rows, self.length)
+        batch: Batch = {name: np.empty(shape, np.int32) for name in ("tokens", "targets", "positions", "segments")}
+        block = max(1, BLOCK // self.length)
+        for low in range(0, rows, block):
+            part = {name: value[low : low + block] for name, value in batch.items()}
+            self._fill(order, first + low, **part)
+        batch["weights"] = (batch["segments"] > 0).astype(np.float32)
+        return batch
+
+    def _fill(
+        self,
+        order: Order,
+        first: int,
+        tokens: np.ndarray,
+        targets: np.ndarray,
+        positions: np.ndarray,
+        segments: np.ndarray,
+    ) -> None:
+        rows, T = tokens.shape
         low = first * T
-        high = max(low, min(low + rows * T, total))  # inputs are the stream's tokens low .. high - 1
+        high = max(low, min(low + rows * T, int(order.starts[-1])))  # inputs are the stream's tokens low .. high - 1
+        real = high - low
         begin = int(np.searchsorted(order.starts, low, side="right")) - 1
-        end = int(np.searchsorted(order.starts, high, side="left"))
+        end = max(begin, int(np.searchsorted(order.starts, high, side="left")))
         starts = order.starts[begin : end + 1]
         inside = np.diff(np.clip(starts, low, high))  # tokens of each document here
-        document = np.repeat(np.arange(len(inside)), inside)
-        index = np.arange(low, high)
-        source = index + np.repeat(self.split.offsets[order.documents[begin:end]] - starts[:-1], inside)
-        tokens = np.full(rows * T + 1, self.eot, np.int32)
-        tokens[: high - low] = self.split.tokens[source]
-        if high < total:
-            tokens[high - low] = self._token_at(order, high)
-        segments = np.zeros(rows * T, np.int32)
-        positions = np.zeros(rows * T, np.int32)
-        row_start = np.arange(high - low) // T * T
-        segments[: high - low] = document - document[row_start] + 1
-        positions[: high - low] = index - np.maximum(low + row_start, starts[document])
-        batch = {"tokens": tokens[:-1], "targets": tokens[1:].copy(), "positions": positions, "segments": segments}
-        batch["weights"] = (segments > 0).astype(np.float32)
-        return {name: value.reshape(rows, T) for name, value in batch.items()}
+        shift = self.split.offsets[order.documents[begin:end]] - starts[:-1] + low
+        stream = np.full(rows * T + 1, self.eot, np.int32)
+        stream[:real] = self.split.tokens[np.repeat(shift, inside) + np.arange(real)]
+        if high < order.starts[-1]:
+            stream[real] = self._token_at(order, high)
+        tokens[:] = stream[:-1].reshape(rows, T)
+        targets[:] = stream[1:].reshape(rows, T)
+
+        column = np.arange(T, dtype=np.int32)
+        back = np.maximum(starts[:-1] - low, -T).astype(np.int32)  # further back than a row makes no difference
+        flat = positions.reshape(-1)
+        flat[:real] = np.arange(real, dtype=np.int32) - np.repeat(back, inside)
+        np.minimum(positions, column, out=positions)
+        flat[real:] = 0
+        flat = segments.reshape(-1)
+        flat[:real] = np.repeat(np.arange(1, len(inside) + 1, dtype=np.int32), inside)
+        segments -= segments[:, :1] - 1
+        flat[real:] = 0
 
     def _token_at(self, order: Order, index: int) -> int:
         k = int(np.searchsorted(order.starts, index, side="right")) - 1

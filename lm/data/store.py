@@ -104,11 +104,9 @@ def _open(place: Path, tokenizer: Tokenizer) -> Store:
         codec = tokenizer.loads((place / "tokenizer.json").read_text(encoding="utf-8"))
         dtype = np.dtype(meta["dtype"])
         return Store(_map(place, "train", meta, dtype), _map(place, "heldout", meta, dtype), codec)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _Damaged from None
     except DataError:
         raise
-    except Exception:  # tokenizers raises bare Exception for text that is no tokenizer
+    except Exception:  # whatever a damaged file can cause; tokenizers raises a bare Exception
         raise _Damaged from None
 
 
@@ -123,7 +121,7 @@ def _map(place: Path, name: str, meta: dict[str, Any], dtype: np.dtype) -> Split
 def _array(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
     if path.stat().st_size != count * dtype.itemsize:
         raise _Damaged
-    return np.memmap(path, dtype, mode="r", shape=(count,)) if count else np.zeros(0, dtype)
+    return np.asarray(np.memmap(path, dtype, mode="r", shape=(count,))) if count else np.zeros(0, dtype)
 
 
 # ---- building ------------------------------------------------------------------------------------------------
@@ -135,9 +133,10 @@ def _build(folder: Path, corpus: Corpus, tokenizer: Tokenizer, share: float) -> 
     counts = {"train": [0], "heldout": [0]}  # offsets, while they grow
     with open(folder / "train.tokens", "wb") as train, open(folder / "heldout.tokens", "wb") as heldout:
         for texts in _batches(_texts(corpus)):
-            for text, ids in zip(texts, codec.encode_all(texts), strict=True):
-                file, name = (heldout, "heldout") if is_heldout(text, share) else (train, "train")
-                np.concatenate([[codec.eot], ids]).astype(dtype).tofile(file)
+            sides = [is_heldout(text, share) for text in texts]
+            for held, ids in zip(sides, codec.encode_all(texts), strict=True):
+                file, name = (heldout, "heldout") if held else (train, "train")
+                file.write(np.concatenate([[codec.eot], ids]).astype(dtype).tobytes())
                 counts[name].append(counts[name][-1] + len(ids) + 1)
     _check_not_empty(corpus, share, len(counts["train"]) - 1, len(counts["heldout"]) - 1)
     meta: dict[str, Any] = {"layout": LAYOUT, "dtype": dtype.str, "licence": corpus.licence}
