@@ -66,7 +66,7 @@ def config(cls: type[T]) -> type[T]:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         for key in kwargs:
             if key not in hints(type(self)):
-                raise ConfigError(_unknown(key, hints(type(self)), f"{type(self).__name__} has no field"))
+                raise ConfigError(unknown(key, hints(type(self)), f"{type(self).__name__} has no field"))
         try:
             init(self, *args, **kwargs)
         except TypeError as error:
@@ -99,7 +99,8 @@ def hints(cls: type) -> dict[str, Any]:
     return {field.name: found[field.name] for field in dataclasses.fields(cls)}
 
 
-def _unknown(key: str, known: Any, what: str) -> str:
+def unknown(key: str, known: Any, what: str) -> str:
+    """The words of an error about a name that does not exist, with the nearest that does."""
     known = [str(k) for k in known]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(known) or 'none'}"
@@ -114,7 +115,7 @@ def _class(tag: str) -> type:
         except ImportError as error:
             raise ConfigError(f"config type '{tag}' can't be imported: {error}") from None
     if tag not in _classes:
-        raise ConfigError(_unknown(tag, _classes, "there is no config type"))
+        raise ConfigError(unknown(tag, _classes, "there is no config type"))
     return _classes[tag]
 
 
@@ -218,7 +219,7 @@ def from_dict(data: Any, where: str = "config") -> Any:
         fields = {k: v for k, v in data.items() if k != "type"}
         for key in fields:
             if key not in hints(cls):
-                raise ConfigError(_unknown(key, hints(cls), f"{where}: {cls.__name__} has no field"))
+                raise ConfigError(unknown(key, hints(cls), f"{where}: {cls.__name__} has no field"))
         return cls(**{k: from_dict(v, f"{where}.{k}") for k, v in fields.items()})
     if isinstance(data, Mapping):
         return {k: from_dict(v, f"{where}.{k}") for k, v in data.items()}
@@ -256,7 +257,7 @@ def _kind(owner: Any, key: str) -> Any:
 def _child(owner: Any, key: str, where: str) -> Any:
     if is_config(owner):
         if key not in hints(type(owner)):
-            raise ConfigError(_unknown(key, hints(type(owner)), f"{where or 'the config'} ({type(owner).__name__}) has no field"))
+            raise ConfigError(unknown(key, hints(type(owner)), f"{where or 'the config'} ({type(owner).__name__}) has no field"))
         return getattr(owner, key)
     if isinstance(owner, tuple):
         if not key.isdigit() or int(key) >= len(owner):
@@ -264,7 +265,7 @@ def _child(owner: Any, key: str, where: str) -> Any:
         return owner[int(key)]
     if isinstance(owner, Mapping):
         if key not in owner:
-            raise ConfigError(_unknown(key, owner, f"{where} has no entry"))
+            raise ConfigError(unknown(key, owner, f"{where} has no entry"))
         return owner[key]
     raise ConfigError(f"{where} is {owner!r}, which has no field '{key}'")
 
@@ -318,15 +319,22 @@ def _parse(text: str, kind: Any, path: str) -> Any:
     if text.lower() in ("none", "true", "false"):
         text = text.capitalize()
     try:
-        value = _evaluate(ast.parse(text, mode="eval").body)
-        return fit(value, kind, path)
-    except (SyntaxError, ConfigError) as error:
-        try:  # a string needs no quotes, whatever it looks like
-            return fit(text, kind, path)
-        except ConfigError:
-            if isinstance(error, ConfigError):
-                raise error from None
-            raise ConfigError(f"{path} must be {describe(kind)}; '{text}' is not a value") from None
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        node = None
+    literal = isinstance(node, ast.Constant) and node.value is None or strip(kind) is Any and node is not None
+    try:  # a string needs no quotes, whatever it looks like
+        return fit(_evaluate(node) if literal and node else text, kind, path)
+    except ConfigError as error:
+        if node is None or (isinstance(node, ast.Name) and node.id not in _classes and not _takes_configs(kind)):
+            raise error from None
+    return fit(_evaluate(node), kind, path)
+
+
+def _takes_configs(kind: Any) -> bool:
+    kind = strip(kind)
+    options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    return any(o is Any or (isinstance(o, type) and o not in (int, float, bool, str, type(None))) for o in options)
 
 
 def _evaluate(node: ast.expr) -> Any:

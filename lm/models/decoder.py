@@ -1,0 +1,202 @@
+"""The decoder: token embeddings, a pattern of blocks, and the output head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lm import sharding
+from lm.config import ConfigError, config
+from lm.models.execution import Execution
+from lm.nn.block import Block, BlockLayer
+from lm.nn.cost import Cost
+from lm.nn.feedforward import Aux
+from lm.nn.mask import positions_of
+from lm.nn.norms import Norm, RMSNorm
+from lm.nn.param import layer, normal, param, stacked
+from lm.nn.positions import AbsolutePosition
+
+Cache = tuple[Any, ...]  # one entry a layer
+
+
+class Hidden(NamedTuple):
+    """What the layers give: h [B L D] after the final norm, the cache if one was given, named scalars of the layers."""
+
+    h: jax.Array
+    cache: Cache | None
+    aux: Aux
+
+
+@config
+class Decoder:
+    """A decoder-only language model (Radford et al. 2018).
+
+    block: one block for all layers, or a pattern that repeats: layer i is block[i mod len]. norm: the final one.
+    tied: the output head is the embedding table. embed_scale multiplies token embeddings; None stands for
+    sqrt(width) (Vaswani et al. 2017, 3.4; Gemma). softcap: logits become softcap tanh(logit / softcap).
+    """
+
+    vocab: int
+    width: int
+    layers: int
+    block: Block | tuple[Block, ...]
+    position: AbsolutePosition | None = None
+    norm: Norm | None = RMSNorm()
+    tied: bool = True
+    embed_scale: float | None = 1.0
+    softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab", "width", "layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.pattern:
+            raise ConfigError("block=() is an empty pattern; give at least one block")
+        if len(self.pattern) > self.layers:
+            raise ConfigError(f"a pattern of {len(self.pattern)} blocks doesn't fit layers={self.layers}")
+        if self.softcap is not None and self.softcap <= 0:
+            raise ConfigError(f"softcap={self.softcap} must be positive, or None for no cap")
+        self.cost(1)  # asks every component whether it fits this width
+
+    @property
+    def pattern(self) -> tuple[Block, ...]:
+        return self.block if isinstance(self.block, tuple) else (self.block,)
+
+    def repeats(self, index: int) -> int:
+        """How many layers are made from entry `index` of the pattern."""
+        return math.ceil((self.layers - index) / len(self.pattern))
+
+    def build(self, *, rngs: nnx.Rngs) -> DecoderModel:
+        return DecoderModel(self, rngs=rngs)
+
+    def cost(self, length: int) -> Cost:
+        """The cost of one document of `length` tokens."""
+        tables = self.vocab * self.width * (1 if self.tied else 2)
+        table = Cost(params=tables, embedding=tables, active=tables, flops=2 * length * self.width * self.vocab)
+        if self.position is not None:
+            positions = self.position.cost(self.width)
+            table += positions + Cost(embedding=positions.params)
+        for index, block in enumerate(self.pattern):
+            table += sum([block.cost(self.width, length)] * self.repeats(index), Cost())
+        return table if self.norm is None else table + self.norm.cost(self.width)
+
+
+class DecoderModel(nnx.Module):
+    """`model(tokens [B L]) -> logits [B L V]`; `hidden` and `head` are its two halves, for a loss that joins them."""
+
+    def __init__(self, spec: Decoder, *, rngs: nnx.Rngs):
+        self.spec = spec
+        width, depth = spec.width, spec.layers
+        self.embedding = param(rngs, (spec.vocab, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
+        self.position = None if spec.position is None else spec.position.build(width, rngs=rngs)
+        self.blocks = nnx.Dict(
+            {
+                str(i): stacked(lambda r, b=block: b.build(width, rngs=r, depth=depth), spec.repeats(i), rngs)
+                for i, block in enumerate(spec.pattern)
+            }
+        )
+        self.norm = None if spec.norm is None else spec.norm.build(width, rngs=rngs)
+        if not spec.tied:
+            self.unembedding = param(rngs, (spec.vocab, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        positions: Int[Array, "B L"] | None = None,
+        segments: Int[Array, "B L"] | None = None,
+        cache: Cache | None = None,
+        execution: Execution | None = None,
+    ) -> Float[Array, "B L V"]:
+        """Logits in float32."""
+        return self.logits(self.hidden(tokens, positions, segments, cache, execution or Execution()).h)
+
+    def head(self) -> Float[Array, "V D"]:
+        """The output head's weights."""
+        return self.embedding[...] if self.spec.tied else self.unembedding[...]
+
+    def logits(self, h: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+        logits = jnp.einsum("BLD,VD->BLV", h, self.head(), preferred_element_type=jnp.float32)
+        cap = self.spec.softcap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B L"],
+        positions: Int[Array, "B L"] | None,
+        segments: Int[Array, "B L"] | None,
+        cache: Cache | None,
+        execution: Execution,
+    ) -> Hidden:
+        """Everything but the output head. Without segments each row is one document."""
+        segments = jnp.ones_like(tokens) if segments is None else segments
+        positions = positions_of(segments) if positions is None else positions
+        scale = math.sqrt(self.spec.width) if self.spec.embed_scale is None else self.spec.embed_scale
+        x = jnp.take(self.embedding[...], tokens, axis=0) * scale
+        if self.position is not None:
+            x = x + self.position(positions).astype(x.dtype)
+        x = sharding.constrain(x, "batch", "length", None)
+        if cache is None:
+            x, aux = self._train_layers(x, positions, segments, execution)
+        else:
+            x, cache, aux = self._cached_layers(x, positions, segments, cache)
+        return Hidden(x if self.norm is None else self.norm(x), cache, aux)
+
+    def _train_layers(
+        self, x: jax.Array, positions: jax.Array, segments: jax.Array, execution: Execution
+    ) -> tuple[jax.Array, Aux]:
+        """Loops over whole patterns, then does what is left of the last one."""
+        pattern = [self.blocks[str(i)] for i in range(len(self.spec.pattern))]
+        whole = self.spec.layers // len(pattern)
+
+        @execution.checkpoint
+        def one(block: BlockLayer, x: jax.Array) -> tuple[jax.Array, Aux]:
+            y, _, aux = block(x, positions, segments)
+            return sharding.constrain(y, "batch", "length", None), aux
+
+        def body(x: jax.Array, blocks: list[BlockLayer]) -> tuple[jax.Array, Aux]:
+            total: Aux = {}
+            for block in blocks:
+                x, aux = one(block, x)
+                total = add(total, aux)
+            return x, total
+
+        repeated = [jax.tree.map(lambda p: p[:whole], block) for block in pattern]
+        x, aux = jax.lax.scan(body, x, repeated, unroll=whole if execution.unrolls(self.spec.layers) else 1)
+        total = {name: jnp.sum(value) for name, value in aux.items()}
+        for block in pattern[: self.spec.layers % len(pattern)]:
+            x, aux = one(layer(block, whole), x)
+            total = add(total, aux)
+        return x, total
+
+    def _cached_layers(
+        self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache, Aux]:
+        """One layer after another, so that each updates its own cache in place."""
+        after, total = [], {}
+        for (block, index), old in zip(self._layers(), cache, strict=True):
+            x, new, aux = layer(block, index)(x, positions, segments, old)
+            after.append(new)
+            total = add(total, aux)
+        return x, tuple(after), total
+
+    def _layers(self) -> list[tuple[BlockLayer, int]]:
+        """Each layer in order, as its stack and its place there."""
+        count = len(self.spec.pattern)
+        return [(self.blocks[str(i % count)], i // count) for i in range(self.spec.layers)]
+
+    def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
+        """An empty cache for `length` tokens in each of `batch` rows."""
+        limit = None if self.spec.position is None else self.spec.position.limit()
+        if limit is not None and length > limit:
+            raise ConfigError(f"this model has {limit} learned positions, {length} were asked for")
+        return tuple(block.mixer.init_cache(batch, length, dtype) for block, _ in self._layers())
+
+
+def add(a: Aux, b: Aux) -> Aux:
+    """The sum of two sets of named scalars; a name that one of them lacks counts 0 there."""
+    return {name: a.get(name, 0) + b.get(name, 0) for name in {**a, **b}}

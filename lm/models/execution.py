@@ -1,0 +1,41 @@
+"""How a model's program is laid out: what changes speed and memory, and numbers only by rounding."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from lm.config import config
+
+SCAN_FROM = 12  # layers: from here the compile time of an unrolled program costs more than scanning it
+
+
+@config
+class Execution:
+    """layers: "scan" compiles one layer and loops over it, "unroll" writes all of them out; "auto" goes by depth.
+
+    remat: what the backward pass computes again instead of keeping: nothing, all but matrix products ("dots"),
+    or everything inside a layer ("full").
+    compute: the type of activations and of the weights as the layers see them; parameters stay float32, and so do
+    norms' statistics, softmax and the loss.
+    """
+
+    layers: Literal["auto", "scan", "unroll"] = "auto"
+    remat: Literal["none", "dots", "full"] = "none"
+    compute: Literal["float32", "bfloat16"] = "float32"
+
+    def unrolls(self, layers: int) -> bool:
+        return self.layers == "unroll" or (self.layers == "auto" and layers < SCAN_FROM)
+
+    def checkpoint(self, function: Any) -> Any:
+        """`function` with this rematerialisation."""
+        if self.remat == "none":
+            return function
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.remat == "dots" else None
+        return jax.checkpoint(function, policy=policy)
+
+    def cast(self, params: Any) -> Any:
+        """Float parameters in the type of the computation."""
+        return jax.tree.map(lambda p: p.astype(self.compute) if jnp.issubdtype(p.dtype, jnp.floating) else p, params)

@@ -1,0 +1,146 @@
+"""Grouped-query attention: MHA, GQA and MQA as one layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lm import sharding
+from lm.config import ConfigError, config
+from lm.nn import cache as kv
+from lm.nn.cost import Cost, dense
+from lm.nn.feedforward import to_residual
+from lm.nn.kernels.attention import attend
+from lm.nn.linear import Linear
+from lm.nn.mask import Mask
+from lm.nn.mixer import Mixer, MixerLayer
+from lm.nn.norms import Norm
+from lm.nn.relative import RelativeLayer, RelativePosition
+from lm.nn.rope import RoPE
+
+
+@config
+class Attention(Mixer):
+    """Scaled dot-product attention with `heads` query heads that share `kv_heads` keys and values (Ainslie et al. 2023).
+
+    kv_heads == heads is MHA, kv_heads == 1 is MQA. head_width None: width / heads. scale None: head_width^-0.5.
+    window: only the last `window` positions are seen. qk_norm: a norm on each query and key head (Dehghani et al. 2023).
+    softcap: scores become softcap tanh(score / softcap) (Gemma 2). bias: on q, k and v; output_bias: on the output.
+    """
+
+    heads: int
+    kv_heads: int
+    head_width: int | None = None
+    position: RelativePosition | None = RoPE()
+    causal: bool = True
+    window: int | None = None
+    qk_norm: Norm | None = None
+    softcap: float | None = None
+    scale: float | None = None
+    bias: bool = False
+    output_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.kv_heads < 1:
+            raise ConfigError(f"heads={self.heads} and kv_heads={self.kv_heads} must be at least 1")
+        if self.heads % self.kv_heads:
+            raise ConfigError(f"kv_heads={self.kv_heads} must divide heads={self.heads}")
+        if self.softcap is not None and self.softcap <= 0:
+            raise ConfigError(f"softcap={self.softcap} must be positive, or None for no cap")
+        self.mask()  # checks the window
+
+    def mask(self) -> Mask:
+        return Mask(causal=self.causal, window=self.window)
+
+    def width_of_head(self, width: int) -> int:
+        if self.head_width is not None:
+            return self.head_width
+        if width % self.heads:
+            raise ConfigError(f"heads={self.heads} must divide width={width}, or give head_width")
+        return width // self.heads
+
+    def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> AttentionLayer:
+        return AttentionLayer(self, width, rngs=rngs, depth=depth)
+
+    def cost(self, width: int, length: int) -> Cost:
+        p = self.width_of_head(width)
+        q = dense(width, self.heads * p, length, self.bias)
+        k = dense(width, self.kv_heads * p, length, self.bias)
+        out = dense(self.heads * p, width, length, self.output_bias)
+        scores = Cost(flops=4 * self.mask().pairs(length) * self.heads * p)
+        kept = length if self.window is None else min(length, self.window)
+        total = q + k + k + out + scores + Cost(cache=2 * kept * self.kv_heads * p)
+        if self.qk_norm is not None:
+            total += self.qk_norm.cost(p) + self.qk_norm.cost(p)
+        return total if self.position is None else total + self.position.cost(self.heads)
+
+
+def mha(heads: int, **fields: Any) -> Attention:
+    """Multi-head attention (Vaswani et al. 2017): each query head has its own key and value."""
+    return Attention(heads=heads, kv_heads=heads, **fields)
+
+
+def gqa(heads: int, kv_heads: int, **fields: Any) -> Attention:
+    """Grouped-query attention (Ainslie et al. 2023)."""
+    return Attention(heads=heads, kv_heads=kv_heads, **fields)
+
+
+def mqa(heads: int, **fields: Any) -> Attention:
+    """Multi-query attention (Shazeer 2019): one key and value for all query heads."""
+    return Attention(heads=heads, kv_heads=1, **fields)
+
+
+class AttentionLayer(MixerLayer):
+    def __init__(self, spec: Attention, width: int, *, rngs: nnx.Rngs, depth: int):
+        self.spec = spec
+        self.head_width = p = spec.width_of_head(width)
+        heads, kv_heads = {"heads": spec.heads, "head_dim": p}, {"kv_heads": spec.kv_heads, "head_dim": p}
+        self.query = Linear({"embed": width}, heads, bias=spec.bias, rngs=rngs)
+        self.key = Linear({"embed": width}, kv_heads, bias=spec.bias, rngs=rngs)
+        self.value = Linear({"embed": width}, kv_heads, bias=spec.bias, rngs=rngs)
+        self.out = Linear(heads, {"embed": width}, bias=spec.output_bias, scale=to_residual(depth), rngs=rngs)
+        norm = spec.qk_norm
+        self.query_norm = None if norm is None else norm.build(p, axis="head_dim", rngs=rngs)
+        self.key_norm = None if norm is None else norm.build(p, axis="head_dim", rngs=rngs)
+        self.position = RelativeLayer() if spec.position is None else spec.position.build(spec.heads, p, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "B L D"], positions: Int[Array, "B L"], segments: Int[Array, "B L"], cache: Any = None
+    ) -> tuple[Float[Array, "B L D"], kv.KVCache | None]:
+        q_BLHP, k_BLKP, v_BLKP = self.query(x), self.key(x), self.value(x)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BLHP, k_BLKP = self.query_norm(q_BLHP), self.key_norm(k_BLKP)
+        q_BLHP, k_BLKP = self.position.rotate(q_BLHP, positions), self.position.rotate(k_BLKP, positions)
+        q_BLHP = sharding.constrain(q_BLHP, "batch", "length", "heads", None)
+
+        seen = new = (k_BLKP, v_BLKP, positions, segments)
+        if cache is not None:
+            erases = self.spec.window is not None and x.shape[1] > 1
+            written = kv.write(cache, *new)
+            seen, cache = kv.joined(cache, *new) if erases else written[:4], written
+        k_BSKP, v_BSKP, k_positions, k_segments = seen
+        y_BLHP = attend(
+            q_BLHP,
+            k_BSKP,
+            v_BSKP,
+            mask=self.spec.mask(),
+            q_positions=positions,
+            k_positions=k_positions,
+            q_segments=segments,
+            k_segments=k_segments,
+            bias=self.position.bias,
+            scale=1 / math.sqrt(self.head_width) if self.spec.scale is None else self.spec.scale,
+            softcap=self.spec.softcap,
+            ordered=cache is None,
+        )
+        return self.out(y_BLHP), cache
+
+    def init_cache(self, batch: int, length: int, dtype: Any) -> kv.KVCache:
+        """A windowed layer keeps a ring of its window; others keep all `length` tokens."""
+        if not self.spec.causal:
+            raise ConfigError("attention with causal=False can't decode from a cache: each token changes the earlier ones")
+        size = length if self.spec.window is None else min(length, self.spec.window)
+        return kv.empty(batch, size, self.spec.kv_heads, self.head_width, dtype)

@@ -1,0 +1,35 @@
+"""What every token mixer answers: attention today, state spaces and others by adding a file."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+from flax import nnx
+
+from lm.nn.cost import Cost
+
+
+class Mixer(abc.ABC):
+    """Moves information between positions. `layer(x, positions, segments, cache=None) -> (y, cache)`.
+
+    x is [B L D]; positions restart at 0 in each document; segments number the documents of a row from 1, and 0 is
+    padding. Tokens of different segments never see each other. With a cache, x holds the tokens that follow it.
+    """
+
+    @abc.abstractmethod
+    def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> MixerLayer:
+        """The layer for a model of this width. `depth` is the number of layers, for the scale of the output."""
+
+    @abc.abstractmethod
+    def cost(self, width: int, length: int) -> Cost: ...
+
+
+class MixerLayer(nnx.Module):
+    def __call__(self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Any = None) -> tuple[jax.Array, Any]:
+        raise NotImplementedError
+
+    def init_cache(self, batch: int, length: int, dtype: Any) -> Any:
+        """An empty cache for `length` tokens: a pytree of arrays."""
+        raise NotImplementedError

@@ -1,0 +1,82 @@
+"""Normalisation over the last dimension, computed in float32 whatever the activations' type."""
+
+from __future__ import annotations
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lm.config import config
+from lm.nn.cost import Cost, weights
+from lm.nn.param import ones, param, zeros
+
+
+class Norm(abc.ABC):
+    """A kind of normalisation."""
+
+    @abc.abstractmethod
+    def build(self, width: int, *, rngs: nnx.Rngs, axis: str = "embed") -> nnx.Module: ...
+
+    @abc.abstractmethod
+    def cost(self, width: int) -> Cost: ...
+
+
+@config
+class RMSNorm(Norm):
+    """Divides by the root mean square (Zhang and Sennrich 2019). zero_centered: the scale is 1 + w, w starting at 0."""
+
+    epsilon: float = 1e-6
+    bias: bool = False
+    zero_centered: bool = False
+
+    def build(self, width: int, *, rngs: nnx.Rngs, axis: str = "embed") -> RMSNormLayer:
+        return RMSNormLayer(self, width, axis=axis, rngs=rngs)
+
+    def cost(self, width: int) -> Cost:
+        return weights(width * (2 if self.bias else 1))
+
+
+@config
+class LayerNorm(Norm):
+    """Subtracts the mean and divides by the standard deviation (Ba et al. 2016)."""
+
+    epsilon: float = 1e-5
+    bias: bool = True
+    zero_centered: bool = False
+
+    def build(self, width: int, *, rngs: nnx.Rngs, axis: str = "embed") -> LayerNormLayer:
+        return LayerNormLayer(self, width, axis=axis, rngs=rngs)
+
+    def cost(self, width: int) -> Cost:
+        return weights(width * (2 if self.bias else 1))
+
+
+class _Affine(nnx.Module):
+    """The learned scale and shift that follow the normalisation."""
+
+    def __init__(self, spec: RMSNorm | LayerNorm, width: int, *, axis: str, rngs: nnx.Rngs):
+        self.spec = spec
+        self.scale = param(rngs, (width,), (axis,), zeros if spec.zero_centered else ones)
+        self.bias = param(rngs, (width,), (axis,), zeros) if spec.bias else None
+
+    def affine(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        scale = self.scale[...].astype(jnp.float32)
+        y = x * (1 + scale if self.spec.zero_centered else scale)
+        return y if self.bias is None else y + self.bias[...]
+
+
+class RMSNormLayer(_Affine):
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        x32 = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        return self.affine(x32 * jax.lax.rsqrt(mean_square + self.spec.epsilon)).astype(x.dtype)
+
+
+class LayerNormLayer(_Affine):
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        centred = x.astype(jnp.float32) - jnp.mean(x, axis=-1, keepdims=True, dtype=jnp.float32)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        return self.affine(centred * jax.lax.rsqrt(variance + self.spec.epsilon)).astype(x.dtype)

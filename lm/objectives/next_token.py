@@ -1,0 +1,47 @@
+"""Predicting the next token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from lm.config import ConfigError, Scalar, config
+from lm.models.execution import Execution
+from lm.nn.kernels.cross_entropy import cross_entropy
+from lm.objectives.objective import Batch, Objective, Sums
+
+
+@config
+class NextToken(Objective):
+    """Cross-entropy of the next token.
+
+    z_loss times (log Z)^2 keeps the logits' scale (Chowdhery et al. 2022, 5); label_smoothing spreads that share of
+    the target over the vocabulary (Szegedy et al. 2016).
+    """
+
+    z_loss: Scalar = 0.0
+    label_smoothing: Scalar = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
+        if self.z_loss < 0:
+            raise ConfigError(f"z_loss={self.z_loss} must not be negative")
+
+    def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums:
+        hidden = model.hidden(batch["tokens"], batch["positions"], batch["segments"], None, execution)
+        weights = batch["weights"]
+        ce = cross_entropy(
+            hidden.h,
+            model.head(),
+            batch["targets"],
+            weights,
+            softcap=model.spec.softcap,
+            z_loss=self.z_loss,
+            label_smoothing=self.label_smoothing,
+        )
+        tokens = jnp.sum(weights)
+        aux = {name: value * tokens for name, value in hidden.aux.items()}
+        loss = ce.loss + sum(aux.values(), jnp.zeros(()))
+        return Sums(loss, jnp.sum(weights * ce.nats), tokens, jnp.sum(weights * ce.correct), aux)

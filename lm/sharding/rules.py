@@ -1,0 +1,99 @@
+"""From the logical axes of parameters and activations to the axes of the mesh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lm.config import ConfigError, config
+from lm.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+
+class ShardingError(UserError):
+    """A parameter that the mesh can't hold as the rules say."""
+
+
+@config
+class ShardingRules:
+    """Which mesh axes a logical axis is split over; an axis that isn't named is kept whole.
+
+    replicate_if_indivisible: axes that are kept whole where the mesh doesn't divide them (MQA has one key head,
+    which every tensor shard needs). Any other indivisible axis is an error.
+    """
+
+    params: dict[str, tuple[str, ...]]
+    activations: dict[str, tuple[str, ...]]
+    replicate_if_indivisible: tuple[str, ...] = ("kv_heads",)
+
+    def __post_init__(self) -> None:
+        for table in (self.params, self.activations):
+            for name, axes in table.items():
+                for axis in axes:
+                    if axis not in MESH_AXES:
+                        raise ConfigError(f"rule {name} -> {axis}: the mesh has the axes {', '.join(MESH_AXES)}")
+
+    def spec(self, axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, where: str = "parameter") -> PartitionSpec:
+        """How a parameter is split. Two of its axes on one mesh axis, or a size that doesn't divide, are errors."""
+        used: dict[str, str] = {}
+        parts: list[tuple[str, ...] | None] = []
+        for name, size in zip(axes, shape, strict=True):
+            over = tuple(axis for axis in self.params.get(name, ()) if mesh.shape[axis] > 1)
+            ways = _ways(over, mesh)
+            if over and size % ways:
+                if name not in self.replicate_if_indivisible:
+                    raise ShardingError(
+                        f"{where}: axis '{name}' of size {size} can't be split {ways} ways over {'+'.join(over)}; "
+                        f"make it a multiple of {ways} or the mesh smaller"
+                    )
+                over = ()
+            for axis in over:
+                if axis in used:
+                    raise ShardingError(
+                        f"{where}: axes '{used[axis]}' and '{name}' both map to mesh axis '{axis}'; change one of the rules"
+                    )
+                used[axis] = name
+            parts.append(over or None)
+        return PartitionSpec(*parts)
+
+
+def _ways(axes: tuple[str, ...], mesh: Mesh) -> int:
+    ways = 1
+    for axis in axes:
+        ways *= mesh.shape[axis]
+    return ways
+
+
+_ACTIVATIONS = {"batch": ("data", "fsdp"), "heads": ("tensor",), "kv_heads": ("tensor",), "mlp": ("tensor",)}
+
+
+def ddp() -> ShardingRules:
+    """Data parallel: every device holds all parameters."""
+    return ShardingRules(params={}, activations=_ACTIVATIONS)
+
+
+def fsdp() -> ShardingRules:
+    """Parameters, gradients and optimizer state split over the data-parallel devices (ZeRO-3, Rajbhandari et al. 2020)."""
+    return ShardingRules(params={"embed": ("fsdp",)}, activations=_ACTIVATIONS)
+
+
+def fsdp_tp() -> ShardingRules:
+    """Fully sharded, and heads, hidden units and vocabulary split over "tensor" (Shoeybi et al. 2019)."""
+    tensor = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("tensor",))
+    return ShardingRules(params={"embed": ("fsdp",), **tensor}, activations=_ACTIVATIONS)
+
+
+PRESETS = {"ddp": ddp, "fsdp": fsdp, "fsdp_tp": fsdp_tp}
+
+
+def shardings(params: Any, axes: Any, rules: ShardingRules, mesh: Mesh) -> Any:
+    """The NamedSharding of every parameter. `axes` is the tree of logical axes that `lm.nn.param.axes` gives."""
+
+    def one(path: Any, leaf: Any, names: tuple[str, ...]) -> NamedSharding:
+        where = jax.tree_util.keystr(path, simple=True, separator=".")
+        return NamedSharding(mesh, rules.spec(names, leaf.shape, mesh, where))
+
+    return jax.tree_util.tree_map_with_path(one, params, axes)

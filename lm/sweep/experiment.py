@@ -1,0 +1,142 @@
+"""Experiments as values: a sweep and an ablation, each of which expands to runs."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lm.config import ConfigError, config, is_config, replace
+from lm.sweep.match import matched
+from lm.sweep.points import Points
+from lm.train.run import Run
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of an experiment, with what sets it apart from the others."""
+
+    run: Run
+    arm: str
+    seed: int
+    point: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        return f"{self.arm} seed {self.seed}"
+
+
+class Experiment(abc.ABC):
+    """A question that expands to runs. Run number s of an arm has `seed` and `data.seed` s more than the base's."""
+
+    base: Run
+    seeds: int
+
+    @abc.abstractmethod
+    def arms_resolved(self) -> dict[str, tuple[Run, dict[str, Any]]]:
+        """Each arm's name -> (its run, the point that makes it), without seeds."""
+
+    def planned(self) -> tuple[Planned, ...]:
+        """Every run, seed by seed, so that arms take turns and share what the machine does meanwhile."""
+        arms = self.arms_resolved()
+        return tuple(
+            Planned(replace(run, {"seed": run.seed + s, "data.seed": run.data.seed + s}), arm, s, point)
+            for s in range(self.seeds)
+            for arm, (run, point) in arms.items()
+        )
+
+    def check_seeds(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds={self.seeds} must be at least 1")
+
+
+@config
+class Sweep(Experiment):
+    """The base at every point. Points come from `grid`, `zipped`, `chain` and `cross`."""
+
+    base: Run
+    points: tuple[dict[str, Any], ...]
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        self.check_seeds()
+        if not self.points:
+            raise ConfigError("this sweep has no points; give it some, e.g. points=grid({'seed': [0, 1]})")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Every path that a point sets."""
+        return tuple(dict.fromkeys(path for point in self.points for path in point))
+
+    def arms_resolved(self) -> dict[str, tuple[Run, dict[str, Any]]]:
+        arms: dict[str, tuple[Run, dict[str, Any]]] = {}
+        for point in self.points:
+            name = ", ".join(f"{path.rsplit('.', 1)[-1]}={short(value)}" for path, value in point.items()) or "base"
+            if name in arms:
+                raise ConfigError(f"two points of the sweep are equal: {name}")
+            arms[name] = (replace(self.base, point), dict(point))
+        return arms
+
+
+@config
+class Ablation(Experiment):
+    """Alternatives of one part of a model, trained on the same batches in the same order, compared seed by seed.
+
+    arms: name -> the value at path `at`, or a dict of paths and values. The first arm is the baseline.
+    match: the quantity that is made equal to the baseline's by changing `adjust` in steps of `multiple`:
+    "params", "flops" (of a forward pass) or "kv_bytes" (of the cache). adjust None: the feed-forward width, or for
+    kv_bytes, which it can't change, the width of a head. decode_contexts: lengths at which cached decoding is timed.
+    """
+
+    base: Run
+    arms: dict[str, Any]
+    at: str | None = None
+    match: Literal["params", "flops", "kv_bytes"] | None = None
+    adjust: str | None = None
+    multiple: int = 8
+    seeds: int = 4
+    decode_contexts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.check_seeds()
+        if len(self.arms) < 2:
+            raise ConfigError("an ablation compares at least 2 arms")
+        if self.adjust is not None and self.match is None:
+            raise ConfigError(f"adjust={self.adjust} does nothing without match")
+        if self.multiple < 1:
+            raise ConfigError(f"multiple={self.multiple} must be at least 1")
+
+    @property
+    def baseline(self) -> str:
+        return next(iter(self.arms))
+
+    @property
+    def adjusted(self) -> str:
+        """The path that matching changes."""
+        return self.adjust or ("model.block.mixer.head_width" if self.match == "kv_bytes" else "model.block.ff.hidden")
+
+    def arms_resolved(self) -> dict[str, tuple[Run, dict[str, Any]]]:
+        out: dict[str, tuple[Run, dict[str, Any]]] = {}
+        for name, value in self.arms.items():
+            point = self._point(name, value)
+            run = replace(self.base, point)
+            if self.match is not None and out:
+                target = out[self.baseline][0]
+                run, size = matched(run, target, self.match, self.adjusted, self.multiple, arm=name)
+                point = {**point, self.adjusted: size}
+            out[name] = (run, point)
+        return out
+
+    def _point(self, name: str, value: Any) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        if self.at is None:
+            raise ConfigError(f"arm {name}: say where it goes with at='model....', or give a dict of paths and values")
+        return {self.at: value}
+
+
+def short(value: Any) -> str:
+    """A value as a label: a component by its name and the fields it was given."""
+    if is_config(value):
+        return type(value).__name__
+    return f"{value:g}" if isinstance(value, float) else str(value)

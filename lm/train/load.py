@@ -1,0 +1,68 @@
+"""Reading a trained run back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm import data
+from lm.config import lift
+from lm.data import Codec, Dataset
+from lm.errors import UserError
+from lm.nn import param
+from lm.sharding import Layout, layout
+from lm.train.checkpoint import Checkpoints
+from lm.train.folder import RunError, RunFolder
+from lm.train.run import Run
+from lm.train.step import Program, program
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run with its weights (the averaged ones where the run keeps an average) and its tokenizer."""
+
+    run: Run
+    params: param.Params
+    step: int
+    codec: Codec
+    program: Program
+    layout: Layout
+
+
+def load_run(path: str | Path, where: Layout | None = None) -> Loaded:
+    """The newest checkpoint of a run's folder, placed on `where` (one device by default)."""
+    folder = RunFolder(Path(path))
+    run = folder.config()
+    where = where or layout()
+    compiled = program(run.model, lift(run.train)[0], where)
+    checkpoints = Checkpoints(folder.checkpoints, keep=run.record.keep)
+    latest = checkpoints.latest()
+    if latest is None:
+        raise RunError(f"{path} has no checkpoint yet; train the run first")
+    state = checkpoints.restore(compiled.abstract_state(), latest)
+    checkpoints.close()
+    codec = run.data.tokenizer.loads(folder.tokenizer.read_text())
+    return Loaded(run, state.ema or state.params, latest, codec, compiled, where)
+
+
+def evaluate(compiled: Program, params: param.Params, dataset: Dataset, rows: int | None = None) -> dict[str, Any]:
+    """Loss (nats a token), bits a byte and accuracy over the held-out text; `rows` sequences of it, or all.
+
+    Raises UserError if nothing is held out.
+    """
+    nats = tokens = correct = bytes_ = 0.0
+    for batch in dataset.heldout_batches(rows):
+        sums = compiled.evaluate(params, compiled.layout.put(batch))
+        nats, tokens, correct = nats + float(sums.nats), tokens + float(sums.tokens), correct + float(sums.correct)
+        bytes_ += dataset.bytes_of(batch)
+    if not tokens:
+        raise UserError("there is no held-out text to evaluate; raise data.heldout")
+    bits = nats / bytes_ / math.log(2)
+    return {"loss": nats / tokens, "bits_per_byte": bits, "accuracy": correct / tokens, "evaluated": int(tokens)}
+
+
+def evaluate_run(loaded: Loaded, rows: int | None = None) -> dict[str, Any]:
+    """`evaluate` on the run's own held-out text."""
+    return evaluate(loaded.program, loaded.params, data.load(loaded.run.data), rows)

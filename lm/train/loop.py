@@ -1,0 +1,230 @@
+"""The loop around the pure step: input, rows, evaluation, checkpoints and signals, nothing else."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+
+from lm import data
+from lm.config import dumps, lift
+from lm.data import Dataset
+from lm.errors import UserError
+from lm.sharding import Layout, layout
+from lm.train import peak
+from lm.train.checkpoint import Checkpoints
+from lm.train.folder import RunFolder
+from lm.train.load import evaluate
+from lm.train.lock import lock
+from lm.train.progress import Progress
+from lm.train.provenance import provenance
+from lm.train.rows import Rows, read
+from lm.train.run import Run
+from lm.train.signals import StopRequest
+from lm.train.spaced import log_spaced
+from lm.train.step import Program, State, program
+from lm.train.writers import Writer
+
+
+class Stopped(UserError):
+    """Training was asked to stop, and saved. Running the same command again continues."""
+
+
+class Diverged(UserError):
+    """The loss or the gradient is no number any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a run needs to know of where it runs; no part of what it is."""
+
+    layout: Layout = field(default_factory=layout)
+    writers: Sequence[Writer] = ()
+    quiet: bool = False
+
+
+def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[str, Any]:
+    """Trains `run` in `folder`, or continues there, or returns at once the result of a finished run.
+
+    Returns the result: held-out loss (nats a token) and bits a byte, tokens, seconds and speed. Raises Stopped after
+    a signal, Diverged at a NaN, and other UserErrors; what was written by then stays and is continued from.
+    """
+    home = RunFolder(Path(folder))
+    if home.status() == "done":
+        return home.result()
+    with lock(home.path):
+        dataset = data.load(run.data)
+        if dataset.vocab > run.model.vocab:
+            raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
+        facts = {**provenance(), "data": dataset.fingerprint, "seed": run.seed, "data_seed": run.data.seed}
+        home.create(run, dataset.tokenizer.dumps(), facts)
+        try:
+            with StopRequest() as stop, Trainer(run, home, dataset, machine or Machine()) as trainer:
+                result = trainer.run_to_end(stop)
+        except Stopped:
+            raise
+        except (UserError, OSError) as error:
+            home.fail(str(error))
+            raise
+        home.finish(result)
+        return result
+
+
+class Trainer:
+    """One run while it is trained. Metrics are read one step late, so the device never waits for the host."""
+
+    def __init__(self, run: Run, home: RunFolder, dataset: Dataset, machine: Machine):
+        self.run, self.dataset, self.machine = run, dataset, machine
+        shape, self.values = lift(run.train)
+        self.program: Program = program(run.model, shape, machine.layout)
+        self.checkpoints = Checkpoints(home.checkpoints, keep=run.record.keep)
+        self.state, self.step = self._start()
+        self.rows = Rows(home.rows)
+        self.rows.truncate_after(self.step)
+        self.evaluations = set(log_spaced(run.train.steps, run.record.evaluations))
+        self.clock = Clock(run)
+        self.progress = Progress(run.train.steps, start=self.step, quiet=machine.quiet)
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.close()
+        self.rows.close()
+        self.checkpoints.close()
+
+    def _start(self) -> tuple[State, int]:
+        """The newest checkpoint's state, or the initial one."""
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return self.program.init(self.run.seed), 0
+        return self.checkpoints.restore(self.program.abstract_state(), latest), latest
+
+    def run_to_end(self, stop: StopRequest) -> dict[str, Any]:
+        steps, record = self.run.train.steps, self.run.record
+        hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+        batches = self.dataset.batches(start=self.step, **hosts) if self.step < steps else iter(())
+        pending = None
+        for batch in batches:
+            arrays = self.machine.layout.put(batch)
+            self.state, metrics = self.program.step(self.state, arrays, self.values)
+            self.step += 1
+            if pending is not None:
+                self._report(*pending)
+            pending = (self.step, metrics, batch)
+            evaluates = self.step in self.evaluations
+            saves = record.checkpoint_every is not None and self.step % record.checkpoint_every == 0
+            if evaluates or saves or stop.requested or self.step == steps:
+                self._report(*pending)  # a NaN must be seen before anything is saved
+                pending = None
+                with self.clock.paused():
+                    if evaluates:
+                        self._evaluate()
+                    if saves or stop.requested or self.step == steps:
+                        self.checkpoints.save(self.step, self.state, dumps(self.run))
+            if stop.requested and self.step < steps:
+                self.checkpoints.wait()
+                raise Stopped(f"stopped at step {self.step} of {steps}, saved; the same command continues from there")
+            if self.step == steps:
+                break
+        self.checkpoints.wait()
+        return self._result()
+
+    def _report(self, step: int, metrics: dict[str, jax.Array], batch: data.Batch) -> None:
+        """Reads the metrics of a step that is done, checks them, and writes a row where one is due."""
+        numbers = {name: float(value) for name, value in metrics.items()}
+        self.clock.tick(step)
+        bad = [name for name in ("loss", "gradient_norm") if not math.isfinite(numbers[name])]
+        if bad:
+            last = self.checkpoints.latest()
+            good = "there is no checkpoint before it" if last is None else f"the last good checkpoint is step {last}"
+            raise Diverged(
+                f"{bad[0].replace('_', ' ')} is {numbers[bad[0]]} at step {step} (batch {step - 1}); {good}; "
+                "lower train.optimizer.learning_rate or train.clip, or lengthen train.schedule.warmup"
+            )
+        self.progress.update(step, loss=numbers["loss"], tokens_per_second=self.clock.tokens_per_second)
+        if step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps:
+            per_byte = batch["weights"].sum() / max(self.dataset.bytes_of(batch), 1)
+            numbers["bits_per_byte"] = numbers["loss"] * float(per_byte) / math.log(2)
+            self._write({"step": step, "split": "train", **numbers, **self.clock.speeds()})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.rows.append({**row, "tokens": row["step"] * self.run.data.batch * self.run.data.length})
+        for writer in self.machine.writers:
+            writer.write(row)
+
+    def _evaluate(self) -> None:
+        """The loss over the held-out text, as a row. Evaluates the averaged weights where there are any."""
+        found = evaluate(
+            self.program, self.state.ema or self.state.params, self.dataset, self.run.record.heldout_rows
+        )
+        self._write({"step": self.step, "split": "heldout", **found})
+
+    def _result(self) -> dict[str, Any]:
+        rows = read(self.rows.path)
+        last = [row for row in rows if row["split"] == "heldout"][-1]
+        speeds = [row["tokens_per_second"] for row in rows if row.get("tokens_per_second") is not None]
+        return {
+            "heldout_loss": last["loss"],
+            "heldout_bpb": last["bits_per_byte"],
+            "heldout_accuracy": last["accuracy"],
+            "tokens": self.run.tokens,
+            "flops": self.run.flops,
+            "tokens_per_second": median(speeds) if speeds else None,
+            "seconds": sum(row["seconds"] for row in rows if row.get("seconds") is not None),
+        }
+
+
+class Clock:
+    """Training time, without compilation, evaluation and checkpoints."""
+
+    def __init__(self, run: Run):
+        self.tokens_a_step = run.data.batch * run.data.length
+        self.flops_a_step = run.flops / run.train.steps
+        self.tokens_per_second: float | None = None
+        self._since: float | None = None  # when the stretch being timed began; None before the first step is done
+        self._steps = 0
+
+    def tick(self, step: int) -> None:
+        """A step is done. The first one only starts the clock: it was compiled."""
+        if self._since is None:
+            self._since, self._steps = time.perf_counter(), 0
+        else:
+            self._steps += 1
+            self.tokens_per_second = self._steps * self.tokens_a_step / (time.perf_counter() - self._since)
+
+    def paused(self) -> _Pause:
+        """A scope that isn't counted."""
+        return _Pause(self)
+
+    def speeds(self) -> dict[str, float | None]:
+        """Seconds and speed since the last call; None where no step was timed."""
+        if self._since is None or not self._steps:
+            return {"seconds": None, "tokens_per_second": None, "mfu": None}
+        now = time.perf_counter()
+        seconds, steps = now - self._since, self._steps
+        self._since, self._steps = now, 0
+        best, _ = peak.peak_flops()
+        return {
+            "seconds": seconds,
+            "tokens_per_second": steps * self.tokens_a_step / seconds,
+            "mfu": steps * self.flops_a_step / seconds / best if best else None,
+        }
+
+
+class _Pause:
+    def __init__(self, clock: Clock):
+        self.clock = clock
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.clock._since is not None:
+            self.clock._since += time.perf_counter() - self.began

@@ -1,0 +1,96 @@
+"""One training run as a value: what is trained, how, on what, and what is written down."""
+
+from __future__ import annotations
+
+from lm.config import ConfigError, Count, Scalar, config, content_hash
+from lm.data import Data
+from lm.models import Decoder, Execution
+from lm.objectives import NextToken, Objective
+from lm.train.optimizers import AdamW, Optimizer
+from lm.train.schedules import Cosine, Schedule
+
+
+@config
+class Training:
+    """How parameters are trained.
+
+    steps: updates. clip: largest global norm of a gradient, None for no clipping. accumulate: parts that a batch is
+    split into, one after another, to fit memory; the update is that of the whole batch. ema: decay of an exponential
+    moving average of the weights, which is then what is evaluated; None for none.
+    """
+
+    steps: Count
+    objective: Objective = NextToken()
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = Cosine()
+    clip: Scalar | None = 1.0
+    accumulate: int = 1
+    ema: Scalar | None = None
+    execution: Execution = Execution()
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps={self.steps} must be at least 1")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate={self.accumulate} must be at least 1")
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(f"clip={self.clip} must be positive, or None for no clipping")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"ema={self.ema} must be between 0 and 1, or None for no average")
+        self.schedule.check(self.steps)
+
+
+@config
+class Recording:
+    """What a run writes down.
+
+    every: steps from one row of training metrics to the next. evaluations: held-out evaluations per doubling of the
+    step (the last step is always evaluated; 0: only that). heldout_rows: sequences an evaluation uses, None for all.
+    checkpoint_every: steps between checkpoints, None: only at the end or when stopped. keep: how many stay.
+    """
+
+    every: int = 10
+    evaluations: int = 1
+    heldout_rows: int | None = None
+    checkpoint_every: int | None = None
+    keep: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("every", "heldout_rows", "checkpoint_every", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1")
+        if self.evaluations < 0:
+            raise ConfigError(f"evaluations={self.evaluations} must not be negative")
+
+
+@config
+class Run:
+    """A training run. `seed` draws the initial weights; `data.seed` orders the documents."""
+
+    model: Decoder
+    train: Training
+    data: Data = Data()
+    record: Recording = Recording()
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.data.batch % self.train.accumulate:
+            raise ConfigError(f"train.accumulate={self.train.accumulate} must divide data.batch={self.data.batch}")
+        limit = None if self.model.position is None else self.model.position.limit()
+        if limit is not None and self.data.length > limit:
+            raise ConfigError(f"data.length={self.data.length} is more than the {limit} learned positions of the model")
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens of the whole run."""
+        return self.train.steps * self.data.batch * self.data.length
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of the whole run, masked pairs not counted, every row taken as one document."""
+        return self.model.cost(self.data.length).train_flops * self.data.batch * self.train.steps
+
+    def id(self, data_fingerprint: str) -> str:
+        """The name of the run: a hash of everything that decides its result. Machine, mesh and launcher don't."""
+        return content_hash(self, data_fingerprint)

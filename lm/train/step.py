@@ -1,0 +1,144 @@
+"""The compiled part of training: pure functions `(state, batch) -> (state, metrics)` with explicit shardings.
+
+Every number that doesn't change the program (learning rate, weight decay, seed, ...) is an argument of it, so runs
+that differ only in those share one executable.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from lm import sharding
+from lm.config import lower
+from lm.models import Decoder
+from lm.nn import param
+from lm.objectives import Batch, Sums
+from lm.sharding import Layout
+from lm.train.run import Training
+
+Values = dict[str, float | int]  # numbers lifted out of a `Training`, by path
+Metrics = dict[str, jax.Array]
+
+
+class State(NamedTuple):
+    """All that training carries from step to step. ema is {} where no average is kept."""
+
+    step: jax.Array  # [] int32, updates done
+    params: param.Params
+    opt: Any
+    ema: param.Params
+
+
+class Program:
+    """A model's compiled initialisation, training step and evaluation on a layout.
+
+    `training` is a shape (see `lm.config.lift`); its numbers come with each call as `values`.
+    """
+
+    def __init__(self, model: Decoder, training: Training, layout: Layout):
+        self.model, self.training, self.layout = model, training, layout
+        module = nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0)))
+        self.graph, abstract = param.split(module)
+        self.axes = param.axes(module)
+        self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
+        self.state_sharding = self._state_sharding(abstract)
+        whole = layout.replicated()
+        self.init = jax.jit(self._init, out_shardings=self.state_sharding)
+        self.step = jax.jit(
+            self._step,
+            donate_argnums=0,
+            in_shardings=(self.state_sharding, layout.batch(), whole),
+            out_shardings=(self.state_sharding, whole),
+        )
+        self.evaluate = jax.jit(
+            self._evaluate, in_shardings=(self.params_sharding, layout.batch()), out_shardings=whole
+        )
+
+    def module(self, params: param.Params) -> Any:
+        """The model as the step sees it: weights in the type of the computation."""
+        return param.merge(self.graph, self.training.execution.cast(params))
+
+    def abstract_state(self) -> State:
+        """Shapes, types and shardings of the state, for restoring a checkpoint."""
+        shapes = jax.eval_shape(self._init, 0)
+        return jax.tree.map(
+            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, self.state_sharding
+        )
+
+    def _state_sharding(self, abstract: param.Params) -> State:
+        whole, layout = self.layout.replicated(), self.layout
+        opt = jax.eval_shape(self._optimizer(0.0, self.training).init, abstract)
+        axes = self.training.optimizer.state_axes(abstract, self.axes)
+        opt_sharding = sharding.shardings(opt, axes, layout.rules, layout.mesh)
+        return State(whole, self.params_sharding, opt_sharding, self.params_sharding if self.training.ema else {})
+
+    def _optimizer(self, rate: Any, training: Training) -> optax.GradientTransformation:
+        return training.optimizer.make(rate, self.axes)
+
+    def _init(self, seed: jax.Array | int) -> State:
+        _, params = param.split(self.model.build(rngs=nnx.Rngs(params=jax.random.key(seed))))
+        opt = self._optimizer(0.0, self.training).init(params)
+        # a copy, since the step donates both
+        ema = jax.tree.map(jnp.copy, params) if self.training.ema else {}
+        return State(jnp.zeros((), jnp.int32), params, opt, ema)
+
+    def _step(self, state: State, batch: Batch, values: Values) -> tuple[State, Metrics]:
+        training = lower(self.training, values)
+        with sharding.use(self.layout):
+            grads, sums = self._gradients(state.params, batch, training)
+        grads = jax.tree.map(lambda g: g / sums.tokens, grads)
+        norm = optax.global_norm(grads)
+        if training.clip is not None:
+            grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, training.clip / norm), grads)
+        rate = training.optimizer.learning_rate * training.schedule(state.step, training.steps)
+        updates, opt = self._optimizer(rate, training).update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if training.ema is not None:
+            ema = jax.tree.map(lambda e, p: e + (1 - training.ema) * (p - e), ema, params)
+        metrics = {
+            "loss": sums.nats / sums.tokens,
+            "objective": sums.loss / sums.tokens,
+            "accuracy": sums.correct / sums.tokens,
+            "gradient_norm": norm,
+            "update_norm": optax.global_norm(updates),
+            "parameter_norm": optax.global_norm(params),
+            "learning_rate": rate,
+            **{name: value / sums.tokens for name, value in sums.aux.items()},
+        }
+        return State(state.step + 1, params, opt, ema), metrics
+
+    def _gradients(self, params: param.Params, batch: Batch, training: Training) -> tuple[param.Params, Sums]:
+        """Gradients of the loss summed over the batch, part by part where `accumulate` says so."""
+
+        def loss(params: param.Params, part: Batch) -> tuple[jax.Array, Sums]:
+            sums = training.objective(self.module(params), part, training.execution)
+            return sums.loss, sums
+
+        gradient = jax.grad(loss, has_aux=True)
+        if training.accumulate == 1:
+            return gradient(params, batch)
+
+        def one(total: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(params, part)), None
+
+        # rows i, i + k, i + 2k, ... make part i, so that every device keeps the rows it holds
+        parts = jax.tree.map(lambda x: x.reshape(-1, training.accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts)))
+        return jax.lax.scan(one, zeros, parts)[0]
+
+    def _evaluate(self, params: param.Params, batch: Batch) -> Sums:
+        with sharding.use(self.layout):
+            return self.training.objective(self.module(params), batch, self.training.execution)
+
+
+@functools.lru_cache(maxsize=32)
+def program(model: Decoder, training: Training, layout: Layout) -> Program:
+    """The program of a shape; runs of equal shape get the same object, and with it the same executables."""
+    return Program(model, training, layout)
