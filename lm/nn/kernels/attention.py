@@ -7,19 +7,22 @@ from types import ModuleType
 
 from jaxtyping import Array, Float, Int
 
-from lm.nn.kernels import attention_plain
+from lm.nn.kernels import attention_blocked, attention_cudnn, attention_plain, attention_splash
 from lm.nn.kernels.attention_request import Bias, KernelError, Request
 from lm.nn.kernels.platform import Platform, platform
 from lm.nn.mask import Mask
 
 IMPLEMENTATIONS: Mapping[str, ModuleType] = {
     "plain": attention_plain,
+    "blocked": attention_blocked,
+    "cudnn": attention_cudnn,
+    "splash": attention_splash,
 }
 
 PREFERENCE: Mapping[Platform, tuple[str, ...]] = {
-    "cpu": ("plain",),
-    "gpu": ("plain",),
-    "tpu": ("plain",),
+    "cpu": ("blocked",),
+    "gpu": ("cudnn", "blocked"),
+    "tpu": ("splash", "blocked"),
 }
 
 

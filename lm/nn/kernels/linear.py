@@ -8,10 +8,12 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from lm.nn.kernels.platform import platform
+from lm.nn.kernels.platform import platform, settled
 
 
-def linear(x: Float[Array, "..."], w: Float[Array, "..."], *, contract: int, plain: bool | None = None) -> Array:
+def linear(
+    x: Float[Array, "*rows_in"], w: Float[Array, "*in_out"], *, contract: int, plain: bool | None = None
+) -> Array:
     """x [*rows, *in] times w [*in, *out] -> [*rows, *out] in x's dtype; `contract` is the number of `in` axes.
 
     plain: True for the bare product, whose derivatives are JAX's own (forward mode too); False for the form with
@@ -37,13 +39,13 @@ def _product(x_NI: Array, w_IO: Array) -> Array:
 
 
 def _forward(x_NI: Array, w_IO: Array) -> tuple[Array, tuple[Array, Array]]:
-    x_NI = lax.optimization_barrier(x_NI)
+    x_NI = settled(x_NI)
     return x_NI @ w_IO, (x_NI, w_IO)
 
 
 def _backward(saved: tuple[Array, Array], dy_NO: Array) -> tuple[Array, Array]:
     x_NI, w_IO = saved
-    x_NI, dy_NO = lax.optimization_barrier((x_NI, dy_NO))
+    x_NI, dy_NO = settled((x_NI, dy_NO))
     return dy_NO @ w_IO.T, x_NI.T @ dy_NO
 
 

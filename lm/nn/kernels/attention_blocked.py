@@ -1,0 +1,235 @@
+"""Attention in blocks of queries: the XLA form for every platform, bounded in memory and fast on CPU.
+
+Each block of queries is static, so what no query of it may see (the upper triangle, keys before the window) is never
+computed. Two backward passes: short calls recompute probabilities from the saved log-sum-exp (Dao et al. 2022, arXiv
+2205.14135, section 3.1); long calls, and those with a bias, whose gradient must reach what the bias closes over, are
+differentiated by JAX through checkpointed chunks, one after another.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from lm.nn.kernels import attention_plain
+from lm.nn.kernels.attention_plain import MASKED
+from lm.nn.kernels.attention_request import Bias, Request
+from lm.nn.kernels.platform import settled
+from lm.nn.mask import Mask
+
+SHORT = 2**25  # scores (B H L S) that may exist at once in the backward pass
+CHUNK = 2**22  # scores of one chunk of a long call
+FEW = 8  # so few queries are decoding: no blocks, and keys stay where they lie
+
+
+def unsupported(request: Request) -> str | None:
+    """Nothing: every mask, bias and length."""
+    del request
+    return None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries `start:stop` see keys `low:high`, and no others."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+def blocks(mask: Mask, queries: int, keys: int, ordered: bool) -> tuple[Block, ...]:
+    """Static blocks that together cover every pair the mask may allow."""
+    if not ordered or (not mask.causal and mask.window is None):
+        return (Block(0, queries, 0, keys),)
+    count = max(1, min(queries // 64, 8 if mask.window is None else 16))
+    edges = [round(i * queries / count) for i in range(count + 1)]
+    back = keys if mask.window is None else mask.window - 1
+    ahead = 0 if mask.causal else back
+    return tuple(Block(a, b, max(0, a - back), min(keys, b + ahead)) for a, b in itertools.pairwise(edges))
+
+
+def attend(
+    q_BLHP: Float[Array, "B L H P"],
+    k_BSKP: Float[Array, "B S K P"],
+    v_BSKP: Float[Array, "B S K P"],
+    *,
+    mask: Mask,
+    q_positions: Int[Array, "B L"],
+    k_positions: Int[Array, "B S"],
+    q_segments: Int[Array, "B L"],
+    k_segments: Int[Array, "B S"],
+    bias: Bias | None,
+    scale: float,
+    softcap: float | None,
+    ordered: bool,
+) -> Float[Array, "B L H P"]:
+    """Attention block by block. Arguments: `attention.attend`."""
+    B, L, H, P = q_BLHP.shape
+    S, K = k_BSKP.shape[1:3]
+    ids = Ids(q_positions, k_positions, q_segments, k_segments)
+    static = Static(mask, scale, softcap, blocks(mask, L, S, ordered))
+    if L <= FEW:
+        return attention_plain.attend(
+            q_BLHP, k_BSKP, v_BSKP, **vars(ids), mask=mask, bias=bias, scale=scale, softcap=softcap, ordered=ordered
+        )
+    q_BKGLP = q_BLHP.reshape(B, L, K, H // K, P).transpose(0, 2, 3, 1, 4)
+    k_BKSP, v_BKSP = k_BSKP.swapaxes(1, 2), v_BSKP.swapaxes(1, 2)
+    if bias is None and B * H * L * S <= SHORT:
+        out_BKGLP: Any = _short(static, q_BKGLP, k_BKSP, v_BKSP, ids)
+    else:
+        out_BKGLP = _long(static, q_BKGLP, k_BKSP, v_BKSP, ids, bias)
+    return out_BKGLP.transpose(0, 3, 1, 2, 4).reshape(B, L, H, -1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ids:
+    """What the mask is computed from."""
+
+    q_positions: Int[Array, "B L"]
+    k_positions: Int[Array, "B S"]
+    q_segments: Int[Array, "B L"]
+    k_segments: Int[Array, "B S"]
+
+    def of(self, block: Block) -> Ids:
+        rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
+        q_ids = self.q_positions[:, rows], self.q_segments[:, rows]
+        k_ids = self.k_positions[:, columns], self.k_segments[:, columns]
+        return Ids(q_ids[0], k_ids[0], q_ids[1], k_ids[1])
+
+
+@dataclass(frozen=True)
+class Static:
+    """What a compiled call is made for."""
+
+    mask: Mask
+    scale: float
+    softcap: float | None
+    blocks: tuple[Block, ...]
+
+    def scores(self, q_BKGLP: Array, k_BKSP: Array, ids: Ids) -> tuple[Array, Array]:
+        """Scores [B, K, G, L, S] in float32, and where they count [B, 1, 1, L, S]."""
+        scores = self.scale * jnp.einsum("BKGLP,BKSP->BKGLS", q_BKGLP, k_BKSP, preferred_element_type=jnp.float32)
+        if self.softcap is not None:
+            scores = self.softcap * jnp.tanh(scores / self.softcap)
+        seen_BLS = self.mask.allowed(ids.q_positions, ids.k_positions, ids.q_segments, ids.k_segments)
+        return scores, seen_BLS[:, None, None]
+
+
+def _softmax(scores: Array, seen: Array, v_BKSP: Array) -> tuple[Array, Array]:
+    """softmax(scores) v over what is seen, and log-sum-exp. Zeros, and no NaN, where nothing is."""
+    scores = jnp.where(seen, scores, MASKED)
+    top = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    mass = jnp.where(seen, jnp.exp(scores - top), 0.0)
+    total = jnp.maximum(jnp.sum(mass, axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+    summed = _matmul("BKGLS,BKSP->BKGLP", mass.astype(v_BKSP.dtype), v_BKSP)
+    return (summed / total).astype(v_BKSP.dtype), top + jnp.log(total)
+
+
+_matmul = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+# ---- short: probabilities recomputed from log-sum-exp ----------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _short(static: Static, q_BKGLP: Array, k_BKSP: Array, v_BKSP: Array, ids: Ids) -> Array:
+    return _short_forward(static, q_BKGLP, k_BKSP, v_BKSP, ids)[0]
+
+
+def _short_forward(static: Static, q_BKGLP: Array, k_BKSP: Array, v_BKSP: Array, ids: Ids) -> tuple[Array, tuple]:
+    outs, lses = [], []
+    for block in static.blocks:
+        rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
+        scores, seen = static.scores(q_BKGLP[..., rows, :], k_BKSP[..., columns, :], ids.of(block))
+        out, lse = _softmax(scores, seen, v_BKSP[..., columns, :])
+        outs.append(out)
+        lses.append(lse)
+    out_BKGLP, lse_BKGL1 = jnp.concatenate(outs, axis=3), jnp.concatenate(lses, axis=3)
+    return out_BKGLP, (q_BKGLP, k_BKSP, v_BKSP, ids, out_BKGLP, lse_BKGL1)
+
+
+def _short_backward(static: Static, saved: tuple, dout_BKGLP: Array) -> tuple:
+    q_BKGLP, k_BKSP, v_BKSP, ids, out_BKGLP, lse_BKGL1 = saved
+    pull_BKGL1 = jnp.sum(dout_BKGLP.astype(jnp.float32) * out_BKGLP, axis=-1, keepdims=True)
+    dqs: list[Array] = []
+    dk_BKSP, dv_BKSP = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+    for block in static.blocks:
+        rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
+        q, k, v, dout = (
+            x[..., s, :] for x, s in ((q_BKGLP, rows), (k_BKSP, columns), (v_BKSP, columns), (dout_BKGLP, rows))
+        )
+        scores, seen = static.scores(q, k, ids.of(block))
+        probs = jnp.where(seen, jnp.exp(scores - lse_BKGL1[..., rows, :]), 0.0)
+        dscores = probs * (_matmul("BKGLP,BKSP->BKGLS", dout, v) - pull_BKGL1[..., rows, :])
+        if static.softcap is not None:
+            dscores *= 1.0 - (scores / static.softcap) ** 2
+        probs, dscores = settled((probs.astype(v.dtype), (static.scale * dscores).astype(q.dtype)))
+        outside = ((0, 0), (0, 0), (block.low, k_BKSP.shape[2] - block.high), (0, 0))
+        dv_BKSP += jnp.pad(_matmul("BKGLS,BKGLP->BKSP", probs, dout), outside)
+        dk_BKSP += jnp.pad(_matmul("BKGLS,BKGLP->BKSP", dscores, q), outside)
+        dqs.append(jnp.einsum("BKGLS,BKSP->BKGLP", dscores, k))
+    return jnp.concatenate(dqs, axis=3), dk_BKSP.astype(k_BKSP.dtype), dv_BKSP.astype(v_BKSP.dtype), None
+
+
+_short.defvjp(_short_forward, _short_backward)
+
+
+# ---- long: checkpointed chunks -----------------------------------------------------------------------------------
+
+
+def _long(static: Static, q_BKGLP: Array, k_BKSP: Array, v_BKSP: Array, ids: Ids, bias: Bias | None) -> Array:
+    outs = []
+    for block in static.blocks:
+        rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
+        seen_ids = ids.of(block)
+        chunk = functools.partial(_chunk, static, bias, k_BKSP[..., columns, :], v_BKSP[..., columns, :], seen_ids)
+        row_scores = q_BKGLP[..., 0, 0].size * (block.high - block.low)
+        queries = q_BKGLP[..., rows, :], seen_ids.q_positions, seen_ids.q_segments
+        outs.append(_one_after_another(jax.checkpoint(chunk), queries, max(16, CHUNK // row_scores)))
+    return jnp.concatenate(outs, axis=3)
+
+
+def _chunk(
+    static: Static,
+    bias: Bias | None,
+    k_BKSP: Array,
+    v_BKSP: Array,
+    ids: Ids,
+    q_BKGLP: Array,
+    q_positions: Array,
+    q_segments: Array,
+) -> Array:
+    scores, seen = static.scores(q_BKGLP, k_BKSP, replace(ids, q_positions=q_positions, q_segments=q_segments))
+    if bias is not None:
+        (_, K, G), (L, S) = scores.shape[:3], scores.shape[3:]
+        scores += bias(q_positions, ids.k_positions).reshape(-1, K, G, L, S)
+    return _softmax(scores, seen, v_BKSP)[0]
+
+
+def _one_after_another(chunk: Callable[..., Array], queries: tuple[Array, Array, Array], size: int) -> Array:
+    """`chunk` over `size` queries at a time; the axis of queries is 3 in q and in the result, 1 in their ids."""
+    q_BKGLP, *q_ids = queries
+    L = q_BKGLP.shape[3]
+    if size >= L:
+        return chunk(*queries)
+    whole = L // size * size
+
+    def stacked(x: Array, axis: int) -> Array:
+        x = lax.slice_in_dim(x, 0, whole, axis=axis)
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], whole // size, size, *x.shape[axis + 1 :]), axis, 0)
+
+    out = lax.map(lambda part: chunk(*part), (stacked(q_BKGLP, 3), *(stacked(x, 1) for x in q_ids)))
+    out = jnp.moveaxis(out, 0, 3).reshape(*q_BKGLP.shape[:3], whole, -1)
+    if whole == L:
+        return out
+    return jnp.concatenate([out, chunk(q_BKGLP[..., whole:, :], *(x[:, whole:] for x in q_ids))], axis=3)
