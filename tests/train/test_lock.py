@@ -1,5 +1,6 @@
 """One process a run folder, whatever becomes of it."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -8,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lm.train import lock
-from lm.train.lock import RunLock, RunLocked
+from lm.train.lock import RunLocked, lock
 
+FILE = Path(inspect.getfile(RunLocked))
 HOLD = """
 import runpy, sys, time  # the file alone: the package imports JAX, which takes seconds
-with runpy.run_path(sys.argv[1])["RunLock"](sys.argv[2]):
+with runpy.run_path(sys.argv[1])["lock"](sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -21,8 +22,8 @@ with runpy.run_path(sys.argv[1])["RunLock"](sys.argv[2]):
 
 @pytest.fixture
 def holder(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(lock.__file__), str(tmp_path)]
-    root = Path(lock.__file__).parents[2]
+    command = [sys.executable, "-c", HOLD, str(FILE), str(tmp_path)]
+    root = FILE.parents[2]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
@@ -31,25 +32,25 @@ def holder(tmp_path):
 
 
 def test_a_second_process_is_told_who_holds_it(tmp_path, holder):
-    with pytest.raises(RunLocked, match=f"process {holder.pid} on "):
-        RunLock(tmp_path).__enter__()
+    with pytest.raises(RunLocked, match=f"process {holder.pid} on "), lock(tmp_path):
+        pass
 
 
 def test_the_lock_is_free_when_its_holder_is_killed(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    with RunLock(tmp_path), pytest.raises(RunLocked, match=f"process {os.getpid()} on "), RunLock(tmp_path):
+    with lock(tmp_path), pytest.raises(RunLocked, match=f"process {os.getpid()} on "), lock(tmp_path):
         pass
-    with RunLock(tmp_path):  # released at the end of `with`
+    with lock(tmp_path):  # released at the end of `with`
         pass
 
 
 def test_a_forked_child_that_lives_on_doesnt_hold_it(tmp_path):
-    with RunLock(tmp_path):
+    with lock(tmp_path):
         (held,) = [int(fd) for fd in os.listdir("/proc/self/fd") if _points_to(fd, tmp_path / "lock")]
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], pass_fds=[held])
     try:
-        with RunLock(tmp_path):
+        with lock(tmp_path):
             pass
     finally:
         child.kill()
