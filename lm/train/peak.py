@@ -50,8 +50,8 @@ PUBLISHED: tuple[tuple[str, float], ...] = (
 def peak_flops(devices: Sequence[Any] | None = None) -> tuple[float, str]:
     """(FLOP/s of `devices` together, "published bf16" | "measured bf16 matmul" | "measured f32 matmul").
 
-    devices: `jax.Device`s, all of them unless told. On CPU it is what the machine does, measured once a process (about 0.3 s) with
-    all its cores: virtual CPU devices of one process share them.
+    devices: `jax.Device`s, all of them unless told. On CPU it is what the machine does, measured once a
+    process (about 0.3 s) with all its cores: virtual CPU devices of one process share them.
     """
     devices = jax.devices() if devices is None else devices
     kind = devices[0].device_kind
