@@ -10,7 +10,7 @@ import pandas as pd
 
 from lm.analysis.curves import curve_differences, loss_curves
 from lm.analysis.figures import DecodePoint, decode_speed, longest_context, loss_by_arm, paired_differences, tradeoff
-from lm.analysis.paired import ArmResult, Comparison, compare
+from lm.analysis.paired import ArmResult, Comparison, compare, mean_interval
 from lm.analysis.report import Code, Plot, Report, Section, Table
 from lm.analysis.style import ArmStyle, arm_styles
 from lm.analysis.tables import arm_names, has, median, numbers, of_arm
@@ -19,10 +19,9 @@ from lm.analysis.text import Column, either, is_missing, si
 # what a model costs: equal for all seeds of an arm, and often for all arms
 COSTS = {
     "params": "parameters",
-    "flops_per_token": "training FLOPs per token",
-    "kv_bytes_per_token": "KV-cache bytes per token",
+    "flops_per_token": "FLOPs/token",
+    "kv_bytes_per_token": "KV bytes/token",
 }
-MEASURED = {"heldout_bpb": "bits per byte", "tokens_per_second": "training tokens/s"}
 Item = str | Code | Table | Plot
 
 
@@ -83,18 +82,20 @@ def _verdict(r: ArmResult, result: Comparison) -> str:
         reason = "no finished run" if r.n == 0 else f"no seed in common with {result.baseline}"
         return f"{r.arm}: nothing can be said, {reason}."
     if r.pairs == 1:
-        return f"{r.arm}: {r.verdict}. The one difference is {r.difference:+.4f}{unit}."
+        return f"{r.arm} against {result.baseline} is {r.verdict}. The one difference is {r.difference:+.4f}{unit}."
     numbers = (
         f"{r.difference:+.4f}{unit}, {result.confidence:.0%} interval {r.low:+.4f} to {r.high:+.4f}, "
-        f"{either(r.pairs, 'seed')}, p = {_p(r.p_holm)}"
+        f"{either(r.pairs, 'seed')}, p {_p(r.p_holm)}"
     )
+    compared = sum(other.pairs > 1 for other in result.others)
+    numbers += f" corrected for {compared} comparisons" if compared > 1 else ""
     if r.verdict in ("better", "worse"):
         return f"{r.arm} is {r.verdict} than {result.baseline}: {numbers}."
-    return f"{r.arm} against {result.baseline}: {r.verdict} ({numbers})."
+    return f"{r.arm} against {result.baseline} is {r.verdict} ({numbers})."
 
 
 def _p(p: float) -> str:
-    return "below 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "below 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
 def _costs(row: dict, base: dict, baseline: str, point: DecodePoint | None) -> str:
@@ -159,14 +160,15 @@ def arm_table(runs: pd.DataFrame, result: Comparison, point: DecodePoint | None)
     ok = runs.loc[[s == "done" for s in _status(runs)]]
     for column in COSTS:
         values = [median(numbers(of_arm(runs, r.arm), column)) for r in result.arms]
-        base = values[[r.arm for r in result.arms].index(result.baseline)]
+        base = median(numbers(of_arm(runs, result.baseline), column))
         table[column] = values
-        table[f"{column}_mismatch_percent"] = [100 * (v / base - 1) if base else math.nan for v in values]
-    for column in MEASURED:
-        table[column] = [median(numbers(of_arm(ok, r.arm), column)) for r in result.arms]
-    if result.value != "heldout_bpb":
-        means = [numbers(of_arm(ok, r.arm), "heldout_bpb") for r in result.arms]
-        table["heldout_bpb"] = [float(x[np.isfinite(x)].mean()) if np.isfinite(x).any() else math.nan for x in means]
+        table[f"{column}_mismatch_percent"] = [
+            100 * (v / base - 1) if base and r.arm != result.baseline else math.nan
+            for r, v in zip(result.arms, values, strict=True)
+        ]
+    bits = [numbers(of_arm(ok, r.arm), "heldout_bpb") for r in result.arms]
+    table["heldout_bpb"] = [mean_interval(x[np.isfinite(x)])[0] for x in bits]
+    table["tokens_per_second"] = [median(numbers(of_arm(ok, r.arm), "tokens_per_second")) for r in result.arms]
     table["decode_context"] = point.context if point else math.nan
     table["decode_tokens_per_second"] = [point.speed.get(r.arm, math.nan) if point else math.nan for r in result.arms]
     return table
@@ -181,11 +183,10 @@ def _main_section(main: pd.DataFrame, result: Comparison, point: DecodePoint | N
         if not np.isfinite(values).any():
             missing.append(words)
         elif len(set(values.tolist())) == 1:  # a NaN among them makes it two
-            same.append(f"{si(values[0])} {words}")
+            same.append(f"{values[0]:,.0f} {words}")
         else:
-            spec = ",.0f" if name == "kv_bytes_per_token" else "si"
-            columns.append(Column(words, ("{" + name + ":" + spec + "}",)))
-            columns.append(Column("mismatch", ("{" + name + "_mismatch_percent:+.1f}%",)))
+            number = "{" + name + (":,.0f}" if name == "kv_bytes_per_token" else ":si}")
+            columns.append(Column(words, (number + " ({" + name + "_mismatch_percent:+.1f}%)", number)))
     columns += [
         Column("held-out loss" if v == "heldout_loss" else v, (f"{{{v}:.4f}} ± {{{v}_sd:.4f}}", f"{{{v}:.4f}}")),
         Column("n", ("{n:d}",)),
@@ -193,17 +194,19 @@ def _main_section(main: pd.DataFrame, result: Comparison, point: DecodePoint | N
         Column("verdict", ("{verdict}",)),
     ]
     speeds = {
-        **MEASURED,
-        "decode_tokens_per_second": f"decode tokens/s at {point.context:,}" if point else "decoding speed",
+        "heldout_bpb": "bits/byte",
+        "tokens_per_second": "training tokens/s",
+        "decode_tokens_per_second": f"decode tokens/s at {point.context:,}" if point else "decode tokens/s",
     }
+    speeds.pop(v, None)
     for name, words in speeds.items():
         if has(main, name):
             columns.append(Column(words, ("{" + name + (":.4f}" if name == "heldout_bpb" else ":,.0f}"),)))
-        elif name != v:
+        else:
             missing.append(words)
     caption = (
         f"Mean ± standard deviation over seeds; difference to {result.baseline} inside each seed, "
-        f"with its {result.confidence:.0%} interval. Mismatch: against {result.baseline}."
+        f"with its {result.confidence:.0%} interval. Percentages: against {result.baseline}."
     )
     items: list[Item] = [Table(name="arms", frame=main, caption=caption, columns=tuple(columns))]
     items += [f"The same for every arm: {', '.join(same)}."] if same else []
@@ -213,7 +216,7 @@ def _main_section(main: pd.DataFrame, result: Comparison, point: DecodePoint | N
 
 def _seed_items(runs: pd.DataFrame, result: Comparison) -> list[Item]:
     """The value of every arm and seed, and each paired difference."""
-    frame = runs.assign(arm=[str(a) for a in runs["arm"].tolist()])[["arm", "seed", result.value]].copy()
+    frame = pd.DataFrame(runs[["arm", "seed", result.value]]).assign(arm=[str(a) for a in runs["arm"].tolist()])
     frame["status"] = _status(runs)
     frame["difference"] = [
         result[arm].differences.get(seed, math.nan) if state == "done" else math.nan
@@ -237,25 +240,22 @@ def _seed_items(runs: pd.DataFrame, result: Comparison) -> list[Item]:
         Column("p", ("{p:.3g}",)),
         Column("p, Holm", ("{p_holm:.3g}",)),
     )
+    seeds = "Every run, and its difference to the baseline's run of the same seed."
+    tests = "Effects against the spread over seeds, and p values of the two-sided paired t test."
     return [
-        Table(name="seeds", frame=frame, columns=columns, caption="Every run, and its difference to the baseline's run of the same seed."),
-        Table(name="statistics", frame=result.table(), columns=effects, caption="Effect against the spread over seeds, and p values of the two-sided paired t test."),
-    ]  # fmt: skip
+        Table(name="seeds", frame=frame, columns=columns, caption=seeds),
+        Table(name="statistics", frame=result.table(), columns=effects, caption=tests),
+    ]
 
 
-def provenance(runs: pd.DataFrame, value: str) -> Table:
-    """The run behind every number."""
-    known = ["arm", "seed", "id", "status", "tokens", "seconds", value]
-    frame = runs[[c for c in known if c in runs.columns]].copy()
-    if "id" not in frame.columns:
-        frame["id"] = None
+def provenance(runs: pd.DataFrame, value: str, axes: Sequence[str] = ()) -> Table:
+    """The run behind every number, with the columns `axes` too."""
+    known = ["arm", "seed", *axes, "id", "status", "tokens", "seconds", value]
+    known = [c for c in dict.fromkeys(known) if c in runs.columns or c == "id"]
+    frame = pd.DataFrame({c: runs[c].tolist() if c in runs.columns else None for c in known}, index=runs.index)
     specs = {"tokens": ":,.0f", "seconds": ":,.1f", value: ":.4f"}
-    columns = tuple(
-        Column(c.replace("_", " "), ("{" + c + specs.get(c, "") + "}",)) for c in known if c in frame.columns
-    )
-    return Table(
-        name="runs", frame=frame, columns=columns, caption="The runs that every number here comes from, by id."
-    )
+    columns = tuple(Column(c.replace("_", " "), ("{" + c + specs.get(c, "") + "}",)) for c in known)
+    return Table(name="runs", frame=frame, columns=columns, caption="The runs that every number comes from, by id.")
 
 
 # ---- figures -------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def _judge(r: ArmResult, uncapped: float, baseline: str, confidence: float, lowe
     if r.arm == baseline:
         return said("baseline")
     if r.pairs < 2:
-        return said(f"not resolved at n={r.pairs}: an interval needs at least 2 seeds common with {baseline}")
+        return said(f"not resolved at n={r.pairs}: needs at least 2 common seeds")
     if r.difference == 0 and r.low == r.high:
         return said(f"identical at all {r.pairs} seeds")
     if uncapped < 1 - confidence:

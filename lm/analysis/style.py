@@ -73,7 +73,7 @@ def arm_styles(arms: Sequence[str], baseline: str | None = None) -> dict[str, Ar
     others = [a for a in arms if a != baseline]
     n = len(COLOURS)
     styles = {
-        arm: ArmStyle(COLOURS[i % n], MARKERS[(i + i // n) % n], DASHES[(1 + i + i // n) % len(DASHES)])
+        arm: ArmStyle(COLOURS[i % n], MARKERS[(i + i // n) % n], DASHES[(1 + i + 2 * (i // n)) % len(DASHES)])
         for i, arm in enumerate(others)
     }
     return {arm: styles.get(arm, ArmStyle(BASELINE, "o", "-")) for arm in arms}

@@ -76,7 +76,8 @@ def finished(runs: pd.DataFrame, value: str) -> tuple[list[Row], list[str]]:
     of one seed: which of them counts isn't ours to choose.
     """
     need(runs, ["arm", "seed", value], "run")
-    keep, notes, seen = [], [], set()
+    keep, seen = [], set()
+    dropped: dict[tuple[str, str], list[str]] = {}
     for row in rows(runs):
         state, key = str(row.get("status", "done")), (row["arm"], row["seed"])
         if state == "done" and math.isfinite(number(row[value])):
@@ -85,8 +86,12 @@ def finished(runs: pd.DataFrame, value: str) -> tuple[list[Row], list[str]]:
             seen.add(key)
             keep.append({**row, value: number(row[value])})
         else:
-            why = f"its status is '{state}'" if state != "done" else f"its {value} is missing or not finite"
-            notes.append(f"Left out: {key[0]}, seed {key[1]}: {why}.")
+            why = f"status '{state}'" if state != "done" else f"{value} is missing or not finite"
+            dropped.setdefault((key[0], why), []).append(str(key[1]))
+    notes = [
+        f"Left out: {arm}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {why}."
+        for (arm, why), seeds in dropped.items()
+    ]
     return keep, notes
 
 

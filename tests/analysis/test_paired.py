@@ -107,9 +107,9 @@ def test_failed_runs_are_dropped_and_said():
     assert result["A"].n == 2 and result["B"].n == 2 and result["B"].pairs == 1
     assert result["C"].verdict == "no finished run" and math.isnan(result["C"].mean)
     for part in (
-        "A, seed 1: its status is 'failed'",
-        "B, seed 2: its heldout_loss is missing",
-        "C, seed 1: its status is 'running'",
+        "A, seed 1: status 'failed'",
+        "B, seed 2: heldout_loss is missing",
+        "C, seed 1: status 'running'",
     ):
         assert any(part in n for n in result.notes), part
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 
 def runs_table(arms, seeds=4, failed=(), kv=None):
@@ -65,18 +64,3 @@ def decode_table(arms, contexts=(256, 512, 1024, 2048, 4096, 8192), batches=(1, 
 
 
 ATTENTION = {"MHA": 0.0, "GQA-4": 0.001, "GQA-2": 0.009, "MQA": 0.021}
-
-
-@pytest.fixture
-def runs():
-    return runs_table(ATTENTION)
-
-
-@pytest.fixture
-def curves(runs):
-    return curves_table(runs)
-
-
-@pytest.fixture
-def decode():
-    return decode_table(ATTENTION)
