@@ -15,7 +15,6 @@ executable; `lower` puts them, or the tracers standing for them, back.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
 import functools
@@ -25,7 +24,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 from lm.errors import UserError
@@ -47,9 +46,10 @@ class ConfigError(UserError, ValueError):
 def config(cls: type[T]) -> type[T]:
     """Makes `cls` a frozen keyword-only dataclass that is type-checked, registered by name and serialisable.
 
-    A `__post_init__` may add checks of its own; it runs after every field is known to have its type.
+    A `__post_init__` may add checks of its own; it runs after every field is known to have its type. As with any
+    method, a subclass inherits it, and one that has its own calls super() for the base's.
     """
-    validate = cls.__dict__.get("__post_init__")
+    validate = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         for name, kind in hints(type(self)).items():
@@ -72,12 +72,13 @@ def config(cls: type[T]) -> type[T]:
         except TypeError as error:
             if "missing" not in str(error) and "positional" not in str(error):
                 raise
-            raise ConfigError(f"{type(self).__name__}: {str(error).removeprefix('%s.__init__() ' % made.__qualname__)}") from None
+            said = str(error).removeprefix(f"{made.__qualname__}.__init__() ")
+            raise ConfigError(f"{type(self).__name__}: {said}") from None
 
     made.__init__ = __init__  # type: ignore[method-assign]
     tag = type_tag(made)
     other = _classes.get(tag)
-    if other is not None and other.__module__ != made.__module__:
+    if other is not None and (other.__module__, other.__qualname__) != (made.__module__, made.__qualname__):
         raise ConfigError(f"two configs are called {tag}: in {other.__module__} and {made.__module__}; rename one")
     _classes[tag] = made
     return made
@@ -101,14 +102,16 @@ def hints(cls: type) -> dict[str, Any]:
 
 def unknown(key: str, known: Any, what: str) -> str:
     """The words of an error about a name that does not exist, with the nearest that does."""
-    known = [str(k) for k in known]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(known) or 'none'}"
+    folded = {str(k).casefold(): str(k) for k in known}
+    close = difflib.get_close_matches(key.casefold(), folded, n=1, cutoff=0.5)
+    hint = f"; did you mean '{folded[close[0]]}'?" if close else f"; it has: {', '.join(folded.values()) or 'none'}"
     return f"{what} '{key}'{hint}"
 
 
-def _class(tag: str) -> type:
+def component(tag: Any) -> type:
     """The config class a tag names; a class outside `lm` is imported from the module in its tag."""
+    if not isinstance(tag, str):
+        raise ConfigError(f"the type of a config must be a name, got {tag!r}")
     if tag not in _classes and ":" in tag:
         try:
             importlib.import_module(tag.split(":")[0])
@@ -125,6 +128,21 @@ def _class(tag: str) -> type:
 def strip(kind: Any) -> Any:
     """The type without its `Annotated` marks."""
     return strip(typing.get_args(kind)[0]) if typing.get_origin(kind) is Annotated else kind
+
+
+def options(kind: Any) -> tuple[Any, ...]:
+    """The types that a type allows, each without marks."""
+    kind = strip(kind)
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return tuple(strip(option) for option in typing.get_args(kind)) if union else (kind,)
+
+
+def components(kind: Any) -> list[str]:
+    """The tags of the config classes that a type allows."""
+    wanted = tuple(
+        o for o in options(kind) if isinstance(o, type) and o not in (int, float, bool, str, Any, type(None))
+    )
+    return [tag for tag, cls in _classes.items() if issubclass(cls, wanted)]
 
 
 def is_traced(kind: Any) -> bool:
@@ -152,7 +170,7 @@ def fit(value: Any, kind: Any, where: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     wrong = ConfigError(f"{where} must be {describe(kind)}, got {value!r} ({type(value).__name__})")
     if kind is Any:
-        return value
+        return tuple(fit(v, Any, where) for v in value) if isinstance(value, list) else value
     if origin in (typing.Union, types.UnionType):
         for option in args:
             if strip(option) is type(value):
@@ -178,13 +196,13 @@ def fit(value: Any, kind: Any, where: str) -> Any:
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise wrong
-        return {k: fit(v, args[1], f"{where}.{k}") for k, v in value.items()}
+        return {fit(k, args[0], f"a key of {where}"): fit(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong
         if math.isnan(value):
             raise ConfigError(f"{where} is NaN")
-        return float(value)
+        return float(value) + 0.0  # -0.0 equals 0.0, so it must be written alike
     if kind is int and isinstance(value, bool):
         raise wrong
     if not isinstance(value, kind):
@@ -200,7 +218,9 @@ def to_dict(value: Any) -> Any:
     if is_config(value):
         return {"type": type_tag(type(value)), **{k: to_dict(getattr(value, k)) for k in hints(type(value))}}
     if isinstance(value, Mapping):
-        return {str(k): to_dict(v) for k, v in value.items()}
+        if "type" in value or not all(isinstance(k, str) for k in value):
+            raise ConfigError(f"keys of a table in a config are strings other than 'type', got {list(value)}")
+        return {k: to_dict(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [to_dict(v) for v in value]
     if isinstance(value, float) and math.isinf(value):
@@ -214,8 +234,8 @@ def from_dict(data: Any, where: str = "config") -> Any:
     """The config that `to_dict` wrote. Unknown types and keys are errors that name the nearest valid one."""
     if isinstance(data, Mapping) and "type" in data:
         if data["type"] == "float":
-            return float(data["value"])
-        cls = _class(data["type"])
+            return float(data.get("value", "nan"))
+        cls = component(data["type"])
         fields = {k: v for k, v in data.items() if k != "type"}
         for key in fields:
             if key not in hints(cls):
@@ -235,7 +255,12 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 
 def loads(text: str) -> Any:
-    return from_dict(json.loads(text))
+    """The config that `dumps` wrote. Raises ConfigError for what is no JSON or no config of this version."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"not a config: the text is no JSON ({error})") from None
+    return from_dict(data)
 
 
 def content_hash(value: Any, *salt: str) -> str:
@@ -257,7 +282,8 @@ def _kind(owner: Any, key: str) -> Any:
 def _child(owner: Any, key: str, where: str) -> Any:
     if is_config(owner):
         if key not in hints(type(owner)):
-            raise ConfigError(unknown(key, hints(type(owner)), f"{where or 'the config'} ({type(owner).__name__}) has no field"))
+            what = f"{where or 'the config'} ({type(owner).__name__}) has no field"
+            raise ConfigError(unknown(key, hints(type(owner)), what))
         return getattr(owner, key)
     if isinstance(owner, tuple):
         if not key.isdigit() or int(key) >= len(owner):
@@ -279,77 +305,51 @@ def get(value: Any, path: str) -> Any:
     return value
 
 
-def _put(owner: Any, keys: list[str], new: Callable[[Any, Any], Any], where: str, make: Callable[..., Any]) -> Any:
+def _put(owner: Any, keys: list[str], make: Callable[[Any], Any], where: str = "") -> Any:
+    """`owner` with `make(declared type)` at the path `keys`; what is on the way isn't checked again."""
     key, rest = keys[0], keys[1:]
     old = _child(owner, key, where)
-    path = f"{where}.{key}" if where else key
-    changed = _put(old, rest, new, path, make) if rest else new(old, _kind(owner, key))
-    if is_config(owner):
-        return make(owner, key, changed)
+    new = _put(old, rest, make, f"{where}.{key}" if where else key) if rest else make(_kind(owner, key))
     if isinstance(owner, tuple):
-        return tuple(changed if i == int(key) else v for i, v in enumerate(owner))
-    return {**owner, key: changed}
+        return tuple(new if i == int(key) else v for i, v in enumerate(owner))
+    if isinstance(owner, Mapping):
+        return {**owner, key: new}
+    changed = object.__new__(type(owner))
+    for name in hints(type(owner)):
+        object.__setattr__(changed, name, new if name == key else getattr(owner, name))
+    return changed
 
 
-def _checked(owner: Any, key: str, value: Any) -> Any:
-    return dataclasses.replace(owner, **{key: value})
+def _checked(value: Any) -> Any:
+    """The same config made anew from the inside out, so that every check runs."""
+    if is_config(value):
+        return type(value)(**{name: _checked(getattr(value, name)) for name in hints(type(value))})
+    if isinstance(value, tuple):
+        return tuple(map(_checked, value))
+    return {k: _checked(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
 def replace(value: T, changes: Mapping[str, Any]) -> T:
-    """`value` with the parts at the given paths replaced, each checked as if it had been written there."""
+    """`value` with the parts at the given paths replaced. Checked as a whole, since changes may need each other."""
     for path, new in changes.items():
-        value = _put(value, path.split("."), lambda old, kind, new=new: new, "", _checked)
-    return value
+        value = _put(value, path.split("."), lambda kind, n=new, p=path: fit(n, kind, p))
+    return _checked(value)
 
 
-def override(value: T, assignments: list[str] | tuple[str, ...]) -> T:
-    """Applies `path=text` overrides, as the command line gives them.
+def override(value: T, assignments: Sequence[str]) -> T:
+    """Applies `path=text` overrides, as the command line gives them; the result is checked as a whole.
 
-    The text is a literal (`2`, `1e-3`, `none`, `(1, 2)`, `text`) or a component (`ALiBi`, `RoPE(base=500000)`).
+    The text is a literal (`2`, `1e-3`, `none`, `(1, 2)`), a word where the field takes one, or a component
+    (`ALiBi`, `RoPE(base=500000)`).
     """
+    from lm.literals import read
+
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
+        path, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ConfigError(f"override '{assignment}' is not of the form path=value")
-        value = _put(value, path.strip().split("."), lambda old, kind, t=text, p=path: _parse(t.strip(), kind, p), "", _checked)
-    return value
-
-
-def _parse(text: str, kind: Any, path: str) -> Any:
-    if text.lower() in ("none", "true", "false"):
-        text = text.capitalize()
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        node = None
-    literal = isinstance(node, ast.Constant) and node.value is None or strip(kind) is Any and node is not None
-    try:  # a string needs no quotes, whatever it looks like
-        return fit(_evaluate(node) if literal and node else text, kind, path)
-    except ConfigError as error:
-        if node is None or (isinstance(node, ast.Name) and node.id not in _classes and not _takes_configs(kind)):
-            raise error from None
-    return fit(_evaluate(node), kind, path)
-
-
-def _takes_configs(kind: Any) -> bool:
-    kind = strip(kind)
-    options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-    return any(o is Any or (isinstance(o, type) and o not in (int, float, bool, str, type(None))) for o in options)
-
-
-def _evaluate(node: ast.expr) -> Any:
-    if isinstance(node, ast.Name):
-        return _class(node.id)()
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.args:
-            raise ConfigError(f"{node.func.id}(...) takes its fields by name")
-        return _class(node.func.id)(**{str(k.arg): _evaluate(k.value) for k in node.keywords})
-    if isinstance(node, ast.Tuple | ast.List):
-        return tuple(_evaluate(n) for n in node.elts)
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise ConfigError(f"'{ast.unparse(node)}' is neither a literal nor a component") from None
+        value = _put(value, path.split("."), lambda kind, t=text, p=path: read(t, kind, p))
+    return _checked(value)
 
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -379,19 +379,14 @@ def diff(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
         parts = {k: (getattr(old, k), getattr(new, k)) for k in hints(type(old))}
     elif isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
         parts = {str(i): pair for i, pair in enumerate(zip(old, new, strict=True))}
+    elif isinstance(old, Mapping) and isinstance(new, Mapping) and old.keys() == new.keys():
+        parts = {k: (old[k], new[k]) for k in old}
     else:
         return {} if old == new else {path: (old, new)}
     return {p: v for k, (a, b) in parts.items() for p, v in diff(a, b, dot + k).items()}
 
 
 # ---- numbers that cross into a compiled program -------------------------------------------------------------
-
-
-def _unchecked(owner: Any, key: str, value: Any) -> Any:
-    new = object.__new__(type(owner))
-    for name in hints(type(owner)):
-        object.__setattr__(new, name, value if name == key else getattr(owner, name))
-    return new
 
 
 def lift(value: T) -> tuple[T, dict[str, float | int]]:
@@ -406,5 +401,5 @@ def lift(value: T) -> tuple[T, dict[str, float | int]]:
 def lower(shape: T, values: Mapping[str, Any]) -> T:
     """The config with `values` (numbers, arrays or tracers) at their paths. Not checked: tracers have no value."""
     for path, new in values.items():
-        shape = _put(shape, path.split("."), lambda old, kind, new=new: new, "", _unchecked)
+        shape = _put(shape, path.split("."), lambda kind, new=new: new)
     return shape
