@@ -188,7 +188,3 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"lm: {' '.join(str(error).split())}", file=sys.stderr)
         code = 1
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

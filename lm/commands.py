@@ -31,16 +31,11 @@ def prepare_jax() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-def machine(command: cli.OnMachine, folder: Path) -> Machine:
+def machine(command: cli.OnMachine) -> Machine:
     from lm.sharding import layout
     from lm.train.loop import Machine
-    from lm.train.writers import writer
 
-    return Machine(
-        layout=layout(command.mesh, command.rules),
-        writers=[writer(name, folder) for name in command.log],
-        quiet=command.quiet,
-    )
+    return Machine(layout=layout(command.mesh, command.rules), log=command.log, quiet=command.quiet)
 
 
 def experiment(command: cli.OfExperiment) -> tuple[ExperimentFile, tuple[Entry, ...], Path]:
@@ -65,7 +60,7 @@ def _(command: cli.Train) -> int:
     name = base.id(data.fingerprint(base.data))
     folder = Path(command.out) if command.out else Path(command.results) / "runs" / name
     try:
-        result = train(base, folder, machine(command, folder))
+        result = train(base, folder, machine(command))
     except Stopped as stopped:
         print(stopped)
         return 0
@@ -98,7 +93,7 @@ def _(command: cli.RunSweep) -> int:
     manifest.write(entries, folder / "manifest.jsonl")
     print(f"{found.name}: {found.question}", flush=True)
     try:
-        outcome = execute(entries, machine(command, folder), say=functools.partial(print, flush=True))
+        outcome = execute(entries, machine(command), say=functools.partial(print, flush=True))
     except Stopped as stopped:
         print(stopped)
         return 0
@@ -240,6 +235,9 @@ def _(command: cli.Doctor) -> int:
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     """Plain text, numbers to the right."""
-    from lm.analysis.text import format_table
+    import pandas as pd
 
-    return format_table(rows, columns)
+    from lm.analysis.text import plain_columns, plain_table
+
+    frame = pd.DataFrame(rows)[list(columns)]
+    return plain_table(frame, plain_columns(frame))

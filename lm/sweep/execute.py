@@ -41,8 +41,11 @@ def execute(entries: tuple[Entry, ...], machine: Machine, say: Callable[[str], N
         except RunLocked as error:
             busy.append(f"{entry.planned.label}: {error}")
             say(f"{name}: another process has it")
-        except (UserError, OSError, RuntimeError) as error:  # RuntimeError: what XLA raises, out of memory among them
-            line = str(error).split("\n")[0]
+        except Exception as error:  # a fault of one run, whatever it is, must not end the others
+            line = " ".join(str(error).split("\n")[:1]) or type(error).__name__
+            if not isinstance(error, UserError):
+                line = f"{type(error).__name__}: {line}"
+                log.debug("%s", name, exc_info=error)
             entry.folder.fail(line)
             failed.append(f"{entry.planned.label}: {line}")
             say(f"{name} failed: {line}")

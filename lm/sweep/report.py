@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from lm.infer.speed import decode_speed
 from lm.sweep.experiment import Ablation, Sweep
 from lm.sweep.file import ExperimentFile
 from lm.sweep.manifest import Entry
 from lm.sweep.tables import curves_table, runs_table
+from lm.train.speed import training_speeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +35,7 @@ def report(file: ExperimentFile, entries: tuple[Entry, ...], folder: Path) -> Re
             title=file.name.replace("_", " "),
             question=file.question,
             baseline=experiment.baseline,
-            runs=runs,
+            runs=with_speed(runs, experiment, folder / "training_speed.json"),
             curves=curves,
             decode=decode_table(experiment, folder / "decode.jsonl"),
             notes=match_notes(experiment),
@@ -60,6 +63,21 @@ def match_notes(experiment: Ablation) -> list[str]:
         for name, (run, point) in arms.items()
     ]
     return [f"Matched by {experiment.match}: {experiment.adjusted} in steps of {experiment.multiple}. " + "; ".join(left) + "."]
+
+
+def with_speed(runs: pd.DataFrame, experiment: Ablation, path: Path) -> pd.DataFrame:
+    """The runs with each arm's training speed as timed side by side, once on this device, and kept in `path`.
+
+    The speeds that runs wrote themselves were taken at different times, whatever else the machine did.
+    """
+    arms = {name: run for name, (run, _) in experiment.arms_resolved().items()}
+    asked = {name: repr((run.model, run.train, run.data)) for name, run in arms.items()}
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("asked") != asked:
+        kept = {"asked": asked, "speeds": training_speeds(arms), "device": jax.devices()[0].device_kind}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(kept))
+    return runs.assign(tokens_per_second=[kept["speeds"][arm]["tokens_per_second"] for arm in runs["arm"]])
 
 
 def decode_table(experiment: Ablation, path: Path) -> pd.DataFrame | None:

@@ -16,7 +16,7 @@ from lm.sharding import Layout, layout
 from lm.train.checkpoint import Checkpoints
 from lm.train.folder import RunError, RunFolder
 from lm.train.run import Run
-from lm.train.step import Program, program
+from lm.train.step import Program, Values, program
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,16 @@ def load_run(path: str | Path, where: Layout | None = None) -> Loaded:
     return Loaded(run, state.ema or state.params, latest, codec, compiled, where)
 
 
-def evaluate(compiled: Program, params: param.Params, dataset: Dataset, rows: int | None = None) -> dict[str, Any]:
+def evaluate(
+    compiled: Program, params: param.Params, values: Values, dataset: Dataset, rows: int | None = None
+) -> dict[str, Any]:
     """Loss (nats a token), bits a byte and accuracy over the held-out text; `rows` sequences of it, or all.
 
     Raises UserError if nothing is held out.
     """
     nats = tokens = correct = bytes_ = 0.0
     for batch in dataset.heldout_batches(rows):
-        sums = compiled.evaluate(params, compiled.layout.put(batch))
+        sums = compiled.evaluate(params, compiled.layout.put(batch), values)
         nats, tokens, correct = nats + float(sums.nats), tokens + float(sums.tokens), correct + float(sums.correct)
         bytes_ += dataset.bytes_of(batch)
     if not tokens:
@@ -65,4 +67,4 @@ def evaluate(compiled: Program, params: param.Params, dataset: Dataset, rows: in
 
 def evaluate_run(loaded: Loaded, rows: int | None = None) -> dict[str, Any]:
     """`evaluate` on the run's own held-out text."""
-    return evaluate(loaded.program, loaded.params, data.load(loaded.run.data), rows)
+    return evaluate(loaded.program, loaded.params, lift(loaded.run.train)[1], data.load(loaded.run.data), rows)

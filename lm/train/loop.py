@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -27,9 +26,8 @@ from lm.train.provenance import provenance
 from lm.train.rows import Rows, read
 from lm.train.run import Run
 from lm.train.signals import StopRequest
-from lm.train.spaced import log_spaced
 from lm.train.step import Program, State, program
-from lm.train.writers import Writer
+from lm.train.writers import writer
 
 
 class Stopped(UserError):
@@ -45,7 +43,7 @@ class Machine:
     """What a run needs to know of where it runs; no part of what it is."""
 
     layout: Layout = field(default_factory=layout)
-    writers: Sequence[Writer] = ()
+    log: tuple[str, ...] = ()  # writers besides the run's own rows, by name
     quiet: bool = False
 
 
@@ -87,8 +85,9 @@ class Trainer:
         self.state, self.step = self._start()
         self.rows = Rows(home.rows)
         self.rows.truncate_after(self.step)
-        self.evaluations = set(log_spaced(run.train.steps, run.record.evaluations))
-        self.clock = Clock(run)
+        self.evaluations = run.evaluation_steps()
+        self.writers = [writer(name, home.path) for name in machine.log]
+        self.clock = Clock(run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0])
         self.progress = Progress(run.train.steps, start=self.step, quiet=machine.quiet)
 
     def __enter__(self) -> Trainer:
@@ -96,6 +95,8 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         self.progress.close()
+        for open_writer in self.writers:
+            open_writer.close()
         self.rows.close()
         self.checkpoints.close()
 
@@ -127,6 +128,7 @@ class Trainer:
                     if evaluates:
                         self._evaluate()
                     if saves or stop.requested or self.step == steps:
+                        self.rows.sync()
                         self.checkpoints.save(self.step, self.state, dumps(self.run))
             if stop.requested and self.step < steps:
                 self.checkpoints.wait()
@@ -155,15 +157,15 @@ class Trainer:
             self._write({"step": step, "split": "train", **numbers, **self.clock.speeds()})
 
     def _write(self, row: dict[str, Any]) -> None:
-        self.rows.append({**row, "tokens": row["step"] * self.run.data.batch * self.run.data.length})
-        for writer in self.machine.writers:
-            writer.write(row)
+        row["tokens"] = row["step"] * self.run.data.batch * self.run.data.length
+        self.rows.append(row)
+        for open_writer in self.writers:
+            open_writer.write(row)
 
     def _evaluate(self) -> None:
         """The loss over the held-out text, as a row. Evaluates the averaged weights where there are any."""
-        found = evaluate(
-            self.program, self.state.ema or self.state.params, self.dataset, self.run.record.heldout_rows
-        )
+        params = self.state.ema or self.state.params
+        found = evaluate(self.program, params, self.values, self.dataset, self.run.record.heldout_rows)
         self._write({"step": self.step, "split": "heldout", **found})
 
     def _result(self) -> dict[str, Any]:
@@ -184,7 +186,8 @@ class Trainer:
 class Clock:
     """Training time, without compilation, evaluation and checkpoints."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, peak_flops: float):
+        self.peak_flops = peak_flops
         self.tokens_a_step = run.data.batch * run.data.length
         self.flops_a_step = run.flops / run.train.steps
         self.tokens_per_second: float | None = None
@@ -210,11 +213,10 @@ class Clock:
         now = time.perf_counter()
         seconds, steps = now - self._since, self._steps
         self._since, self._steps = now, 0
-        best, _ = peak.peak_flops()
         return {
             "seconds": seconds,
             "tokens_per_second": steps * self.tokens_a_step / seconds,
-            "mfu": steps * self.flops_a_step / seconds / best if best else None,
+            "mfu": steps * self.flops_a_step / seconds / self.peak_flops,
         }
 
 

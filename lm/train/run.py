@@ -8,6 +8,7 @@ from lm.models import Decoder, Execution
 from lm.objectives import NextToken, Objective
 from lm.train.optimizers import AdamW, Optimizer
 from lm.train.schedules import Cosine, Schedule
+from lm.train.spaced import log_spaced
 
 
 @config
@@ -90,6 +91,11 @@ class Run:
     def flops(self) -> int:
         """Training FLOPs of the whole run, masked pairs not counted, every row taken as one document."""
         return self.model.cost(self.data.length).train_flops * self.data.batch * self.train.steps
+
+    def evaluation_steps(self) -> frozenset[int]:
+        """The steps after which the held-out loss is measured."""
+        steps, each = self.train.steps, self.record.evaluations
+        return frozenset(log_spaced(steps, each) if each else (steps,))
 
     def id(self, data_fingerprint: str) -> str:
         """The name of the run: a hash of everything that decides its result. Machine, mesh and launcher don't."""

@@ -57,7 +57,7 @@ class Program:
             out_shardings=(self.state_sharding, whole),
         )
         self.evaluate = jax.jit(
-            self._evaluate, in_shardings=(self.params_sharding, layout.batch()), out_shardings=whole
+            self._evaluate, in_shardings=(self.params_sharding, layout.batch(), whole), out_shardings=whole
         )
 
     def module(self, params: param.Params) -> Any:
@@ -133,9 +133,10 @@ class Program:
         zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts)))
         return jax.lax.scan(one, zeros, parts)[0]
 
-    def _evaluate(self, params: param.Params, batch: Batch) -> Sums:
+    def _evaluate(self, params: param.Params, batch: Batch, values: Values) -> Sums:
+        training = lower(self.training, values)
         with sharding.use(self.layout):
-            return self.training.objective(self.module(params), batch, self.training.execution)
+            return training.objective(self.module(params), batch, training.execution)
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,0 +1,25 @@
+"""Where do the norms belong? Before, after and around the parts of a block, and parts side by side.
+
+    lm sweep run experiments/norm_placement.py
+    lm sweep run experiments/norm_placement.py --preset smoke
+"""
+
+from experiments.base import small_decoder, smoke
+from lm.nn import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
+from lm.sweep import Ablation
+
+FORM, FINAL = "model.block.residual", "model.norm"
+
+experiment = Ablation(
+    base=small_decoder(),
+    arms={
+        "pre": {FORM: PreNorm()},
+        "post": {FORM: PostNorm(), FINAL: None},  # its last block ends in a norm already
+        "sandwich": {FORM: Sandwich()},
+        "parallel": {FORM: Parallel()},
+        "parallel, one norm": {FORM: SharedParallel()},
+    },
+    seeds=4,
+)
+
+presets = {"smoke": smoke()}
