@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
 import re
 import shutil
+import sys
+import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +39,11 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder. `keep`: how many of the latest stay; None keeps all."""
+    """The checkpoints in one folder. `keep`: how many of the latest stay; None keeps all.
+
+    Reading changes nothing in the folder, so a run may be read while another process trains it. Only the process
+    that holds the run's lock may save.
+    """
 
     def __init__(self, folder: str | Path, keep: int | None = 2) -> None:
         import orbax.checkpoint as ocp
@@ -44,13 +52,14 @@ class Checkpoints:
         if keep is not None and keep < 1:
             raise CheckpointError(f"keep={keep} checkpoints: it must be 1 or more, or None to keep all")
         self.folder = Path(folder).absolute()
+        self._writes = False
         self._unlisted: set[int] = set()  # steps saved here whose files aren't listed yet
         self._ocp = ocp
         # Every failure comes back as an exception, which we report; Orbax logs a traceback for each as well.
         logging.getLogger("absl").addFilter(_not_from_orbax)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=LatestN(keep),
-            cleanup_tmp_directories=True,
+            create=False,
             lightweight_initialize=True,
             save_root_metadata=False,
         )
@@ -68,6 +77,8 @@ class Checkpoints:
         shapes = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in arrays.items()}
         about = {"config": config, "arrays": shapes}
         with self._explained(f"the checkpoint of step {step} couldn't be written to {self.folder}", step):
+            if not self._writes:
+                self._tidy()
             done = self._manager.save(step, args=self._ocp.args.PyTreeSave(arrays), custom_metadata=about)
         if done:
             self._unlisted.add(step)
@@ -148,17 +159,10 @@ class Checkpoints:
             raise _Damaged(damage)
         wanted = {name: _placed(leaf) for name, leaf in _flat(abstract).items()}
         _compare(wanted, self._about(step)["arrays"], where, partial)
-        try:
-            arrays = self._manager.restore(
-                step,
-                args=self._ocp.args.PyTreeRestore(
-                    wanted,
-                    restore_args=self._ocp.checkpoint_utils.construct_restore_args(wanted),
-                    partial_restore=partial,
-                ),
-            )
-        except Exception as error:  # Orbax and TensorStore raise anything from KeyError to a bare Exception
-            raise _Damaged(_first_line(error)) from error
+        placed = self._ocp.checkpoint_utils.construct_restore_args(wanted)
+        args = self._ocp.args.PyTreeRestore(wanted, restore_args=placed, partial_restore=partial)
+        with _hushed():
+            arrays = self._manager.restore(step, args=args)
         return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
 
     def _intact(self, step: int, abstract: Any, partial: bool) -> bool:
@@ -186,7 +190,17 @@ class Checkpoints:
             raise CheckpointError(f"there is no checkpoint of step {step} in {self.folder}; it has {list(steps)}")
         return steps[-1] if step is None else step
 
+    def _tidy(self) -> None:
+        """Before the first save: the folder is there, and what a killed process left half-written isn't."""
+        if jax.process_index() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        self._writes = True
+
     def _steps(self) -> tuple[int, ...]:
+        if not self.folder.is_dir():
+            return ()
         return tuple(sorted(self._ocp.utils.checkpoint_steps(self.folder)))
 
     @contextlib.contextmanager
@@ -206,6 +220,25 @@ class Checkpoints:
 
 class _Damaged(Exception):
     """What is wrong with a checkpoint's files."""
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Turns any error of reading arrays into _Damaged, without the pages that TensorStore's threads print after it."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    reason = None
+    try:
+        try:
+            yield
+        except Exception as error:  # from KeyError to a bare Exception
+            reason = _first_line(error)
+        if reason is not None:
+            time.sleep(0.1)  # for the threads that still report to an event loop that is gone
+            with warnings.catch_warnings(action="ignore"):
+                gc.collect()
+            raise _Damaged(reason)
+    finally:
+        sys.unraisablehook = hook
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's threads, on failure
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")  # one line, no pages
 @pytest.mark.parametrize(
     ("harm", "listed"),
     [(cut, True), (Path.unlink, True), (flip, True), (cut, False), (Path.unlink, False)],
@@ -169,9 +169,14 @@ def test_all_damaged_says_so(copy):
 
 
 def test_an_unfinished_checkpoint_doesnt_count(copy):
-    (copy / "40.orbax-checkpoint-tmp" / "default").mkdir(parents=True)
-    with Checkpoints(copy, keep=3) as checkpoints:
-        assert checkpoints.latest() == 30
+    unfinished = copy / "40.orbax-checkpoint-tmp"
+    (unfinished / "default").mkdir(parents=True)
+    with Checkpoints(copy, keep=3) as reader:
+        assert reader.latest() == 30 and reader.config(10) == '{"step": 10}'
+        assert unfinished.exists()  # it may be another process's, at work on it
+    with Checkpoints(copy, keep=3) as writer:
+        writer.save(50, make_state(50))
+        assert writer.steps() == (20, 30, 50) and not unfinished.exists()
 
 
 def test_a_failed_write_is_one_clear_error_and_costs_nothing_older(copy, caplog):
@@ -205,7 +210,11 @@ def test_disk_full_and_no_permission_are_said_plainly(tmp_path, monkeypatch, num
 
 def test_a_folder_that_cant_be(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="Not a directory"):
-        Checkpoints(tmp_path / "file" / "checkpoints")
+    with Checkpoints(tmp_path / "file" / "checkpoints") as checkpoints:
+        assert checkpoints.latest() is None
+        with pytest.raises(CheckpointError, match=r"step 1 couldn't be written to .*: (Not a directory|File exists)"):
+            checkpoints.save(1, make_state())
+    with Checkpoints(tmp_path / "absent") as checkpoints:
+        assert checkpoints.latest() is None and not (tmp_path / "absent").exists()
     with pytest.raises(CheckpointError, match="keep=0"):
         Checkpoints(tmp_path, keep=0)
