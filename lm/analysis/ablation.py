@@ -105,7 +105,7 @@ def _costs(row: dict, base: dict, baseline: str, point: DecodePoint | None) -> s
         parts.append(f"keeps {kv / other:.3g} times the KV bytes of {baseline}")
     fast, slow = row["decode_tokens_per_second"], base["decode_tokens_per_second"]
     if point and not is_missing(fast) and not is_missing(slow) and slow > 0:
-        parts.append(f"decodes at {fast / slow:.2g} times its speed at context {point.context:,}")
+        parts.append(f"decodes {fast / slow:.2g} times as fast as {baseline} at context {point.context:,}")
     return f" It {' and '.join(parts)}." if parts else ""
 
 

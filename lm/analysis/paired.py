@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats has it too, but takes seconds to import
 
 from lm.analysis.tables import TableError, arm_names, finished, unknown
 
@@ -84,7 +84,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     if len(x) < 2:
         return (float(x[0]) if len(x) else math.nan), math.nan, math.nan, math.nan
     mean, sd = float(x.mean()), float(x.std(ddof=1))
-    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1)) * sd / math.sqrt(len(x))
+    half = float(stdtrit(len(x) - 1, (1 + confidence) / 2)) * sd / math.sqrt(len(x))
     return mean, sd, mean - half, mean + half
 
 
@@ -105,7 +105,7 @@ def _holm_uncapped(p: Sequence[float]) -> list[float]:
 def seeds_needed(difference: float, sd: float, confidence: float = 0.95, cap: int = CAP) -> float:
     """Smallest n whose t interval, at this mean and sd of the differences, wouldn't hold 0; infinite beyond `cap`."""
     n = np.arange(2, cap + 1)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * sd / np.sqrt(n)
+    half = stdtrit(n - 1, (1 + confidence) / 2) * sd / np.sqrt(n)
     enough = n[half < abs(difference)]
     return float(enough[0]) if len(enough) else math.inf
 
@@ -166,7 +166,7 @@ def _describe(arm: str, mine: Mapping, baseline: str, base: Mapping, confidence:
     elif spread == 0:  # t is infinite or 0/0 here
         p = float(difference == 0)
     else:
-        p = float(2 * stats.t.sf(abs(difference) / (spread / math.sqrt(len(d))), len(d) - 1))
+        p = float(2 * stdtr(len(d) - 1, -abs(difference) / (spread / math.sqrt(len(d)))))
     return dataclasses.replace(
         result, pairs=len(d), difference=difference, low=low, high=high, p=p, differences=differences,
         dz=difference / spread if spread > 0 else math.nan,

@@ -59,6 +59,11 @@ class Plot:
     figure: Figure
     caption: str = ""
 
+    @property
+    def width(self) -> int:
+        """Pixels on the page, so that letters are of one size in all figures."""
+        return round(94 * self.figure.get_size_inches()[0])
+
 
 @dataclass(frozen=True)
 class Code:
@@ -188,3 +193,16 @@ _environment = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
+
+
+def _joined(words: str) -> str:
+    """Keeps 'tokens/s' on one line."""
+    return words.replace("/", "/\N{WORD JOINER}")
+
+
+def _unbroken(cell: str) -> str:
+    """A cell that a narrow page may cut only where it reads well: numbers before a bracket, words between words."""
+    return re.sub(r" (?![\[(])", "\N{NO-BREAK SPACE}", cell) if re.search(r"\d[^a-z]*$", cell) else _joined(cell)
+
+
+_environment.filters.update(joined=_joined, unbroken=_unbroken)

@@ -164,7 +164,7 @@ def test_the_verdict_follows_the_corrected_p():
 
 
 def test_intervals_cover_and_verdicts_keep_their_level():
-    rng, true, reps = np.random.default_rng(11), 0.02, 400
+    rng, true, reps = np.random.default_rng(11), 0.02, 300
     covered = false_alarms = 0
     for _ in range(reps):
         shared = rng.normal(3, 0.2, 4)
