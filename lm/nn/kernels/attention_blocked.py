@@ -26,7 +26,7 @@ from lm.nn.kernels.platform import settled
 from lm.nn.mask import Mask
 
 SHORT = 2**25  # scores (B H L S) that may exist at once in the backward pass
-CHUNK = 2**22  # scores of one chunk of a long call
+CHUNK = 2**21  # scores of one chunk of a long call
 FEW = 8  # so few queries are decoding: no blocks, and keys stay where they lie
 
 
@@ -128,9 +128,9 @@ class Static:
 def _softmax(scores: Array, seen: Array, v_BKSP: Array) -> tuple[Array, Array]:
     """softmax(scores) v over what is seen, and log-sum-exp. Zeros, and no NaN, where nothing is."""
     scores = jnp.where(seen, scores, MASKED)
-    top = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    mass = jnp.where(seen, jnp.exp(scores - top), 0.0)
-    total = jnp.maximum(jnp.sum(mass, axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+    top = jnp.maximum(lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)), MASKED / 2)  # so exp(MASKED) is 0
+    mass = jnp.exp(scores - top)
+    total = jnp.maximum(jnp.sum(mass, axis=-1, keepdims=True), 0.5)  # at least 1 where anything is seen
     summed = _matmul("BKGLS,BKSP->BKGLP", mass.astype(v_BKSP.dtype), v_BKSP)
     return (summed / total).astype(v_BKSP.dtype), top + jnp.log(total)
 
