@@ -48,6 +48,8 @@ class Attention(Mixer):
             raise ConfigError(f"heads={self.heads} and kv_heads={self.kv_heads} must be at least 1")
         if self.heads % self.kv_heads:
             raise ConfigError(f"kv_heads={self.kv_heads} must divide heads={self.heads}")
+        if self.head_width is not None and self.head_width < 1:
+            raise ConfigError(f"head_width={self.head_width} must be at least 1, or None for width / heads")
         if self.softcap is not None and self.softcap <= 0:
             raise ConfigError(f"softcap={self.softcap} must be positive, or None for no cap")
         self.mask()  # checks the window
@@ -75,7 +77,7 @@ class Attention(Mixer):
         total = q + k + k + out + scores + Cost(cache=2 * kept * self.kv_heads * p)
         if self.qk_norm is not None:
             total += self.qk_norm.cost(p) + self.qk_norm.cost(p)
-        return total if self.position is None else total + self.position.cost(self.heads)
+        return total if self.position is None else total + self.position.cost(self.heads, p)
 
 
 def mha(heads: int, **fields: Any) -> Attention:

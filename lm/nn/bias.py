@@ -20,6 +20,10 @@ class ALiBi(RelativePosition):
 
     max_exponent: float = 8.0
 
+    def __post_init__(self) -> None:
+        if self.max_exponent <= 0:
+            raise ConfigError(f"max_exponent={self.max_exponent} must be above 0: a slope is 2^-exponent")
+
     def build(self, heads: int, head_width: int, *, rngs: nnx.Rngs) -> ALiBiLayer:
         return ALiBiLayer(self, heads)
 
@@ -60,7 +64,7 @@ class T5Bias(RelativePosition):
     def build(self, heads: int, head_width: int, *, rngs: nnx.Rngs) -> T5BiasLayer:
         return T5BiasLayer(self, heads, rngs=rngs)
 
-    def cost(self, heads: int) -> Cost:
+    def cost(self, heads: int, head_width: int) -> Cost:
         return weights(self.buckets * heads)
 
     def bucket(self, offset: Int[Array, "..."]) -> Int[Array, "..."]:

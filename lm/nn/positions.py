@@ -33,6 +33,10 @@ class Learned(AbsolutePosition):
 
     length: int
 
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ConfigError(f"length={self.length} learned positions: there must be at least 1")
+
     def build(self, width: int, *, rngs: nnx.Rngs) -> LearnedLayer:
         return LearnedLayer(self, width, rngs=rngs)
 
@@ -61,12 +65,16 @@ class Sinusoidal(AbsolutePosition):
     base: float = 10000.0
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.base <= 1:
+            raise ConfigError(f"base={self.base} must be larger than 1")
+
     def build(self, width: int, *, rngs: nnx.Rngs) -> SinusoidalLayer:
-        if width % 2:
-            raise ConfigError(f"sinusoidal positions need an even width, got {width}")
         return SinusoidalLayer(self, width)
 
     def cost(self, width: int) -> Cost:
+        if width % 2:
+            raise ConfigError(f"sinusoidal positions need an even width, got {width}")
         return Cost()
 
 

@@ -20,7 +20,8 @@ class RelativePosition(abc.ABC):
     @abc.abstractmethod
     def build(self, heads: int, head_width: int, *, rngs: nnx.Rngs) -> RelativeLayer: ...
 
-    def cost(self, heads: int) -> Cost:
+    def cost(self, heads: int, head_width: int) -> Cost:
+        """What it adds to attention. Raises ConfigError if it doesn't fit heads of this width."""
         return Cost()
 
 

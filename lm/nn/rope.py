@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lm.config import ConfigError, config
+from lm.nn.cost import Cost
 from lm.nn.relative import RelativeLayer, RelativePosition
 
 Frequencies = np.ndarray  # [rotated width / 2], radians a position
@@ -18,6 +19,14 @@ Frequencies = np.ndarray  # [rotated width / 2], radians a position
 
 class RoPEScaling(abc.ABC):
     """Changes the frequencies so that `factor` times longer texts stay in the range that was trained."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "original_length"):
+            value = getattr(self, name, 1)
+            if value <= 0:
+                raise ConfigError(f"{type(self).__name__}: {name}={value} must be above 0")
 
     @abc.abstractmethod
     def __call__(self, frequencies: Frequencies, base: float) -> Frequencies: ...
@@ -45,6 +54,8 @@ class NTKScaling(RoPEScaling):
 
     def __call__(self, frequencies: Frequencies, base: float) -> Frequencies:
         width = 2 * len(frequencies)
+        if width == 2:
+            raise ConfigError("NTKScaling keeps the fastest frequency and a single pair has no other; use LinearScaling")
         stretched = base * self.factor ** (width / (width - 2))
         return stretched ** (-np.arange(0, width, 2) / width)
 
@@ -89,6 +100,7 @@ class Llama3Scaling(RoPEScaling):
     original_length: int = 8192
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.high_frequency_factor <= self.low_frequency_factor:
             raise ConfigError("high_frequency_factor must be larger than low_frequency_factor")
 
@@ -118,6 +130,10 @@ class RoPE(RelativePosition):
 
     def build(self, heads: int, head_width: int, *, rngs: nnx.Rngs) -> RoPELayer:
         return RoPELayer(self, head_width)
+
+    def cost(self, heads: int, head_width: int) -> Cost:
+        self.frequencies(head_width)  # raises if it doesn't fit
+        return Cost()
 
     def frequencies(self, head_width: int) -> Frequencies:
         """Radians a position, one for each turned pair."""

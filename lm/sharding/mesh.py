@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lm.config import ConfigError, unknown
+from lm.config import ConfigError, dumps, unknown
 from lm.sharding.rules import MESH_AXES, PRESETS, ShardingError, ShardingRules, ddp, fsdp, fsdp_tp
 
 
@@ -24,18 +24,21 @@ class Layout:
     rules: ShardingRules
 
     def __hash__(self) -> int:  # the rules hold dicts; meshes of one shape over the same devices are one
-        return hash((self.mesh, repr(self.rules)))
+        return hash((self.mesh, dumps(self.rules)))
 
     def batch(self) -> NamedSharding:
         """Rows of a batch over the data-parallel devices."""
-        return NamedSharding(self.mesh, PartitionSpec(self.rules.activations["batch"]))
+        return NamedSharding(self.mesh, PartitionSpec(self._rows()))
+
+    def _rows(self) -> tuple[str, ...]:
+        return self.rules.activations.get("batch", ())
 
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
     def put(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """This host's rows of a batch as arrays of the whole batch."""
-        where, ways = self.batch(), math.prod(self.mesh.shape[axis] for axis in self.rules.activations["batch"])
+        where, ways = self.batch(), math.prod(self.mesh.shape[axis] for axis in self._rows())
         rows = len(next(iter(batch.values()))) * jax.process_count()
         if rows % ways:
             raise ShardingError(f"a batch of {rows} rows can't be split over {ways} devices; change data.batch or --mesh")

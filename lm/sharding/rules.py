@@ -7,10 +7,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lm.config import ConfigError, config
+from lm.config import ConfigError, config, unknown
 from lm.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
+LOGICAL_AXES = ("batch", "length", "embed", "heads", "kv_heads", "head_dim", "mlp", "expert", "vocab", "layers")
 
 
 class ShardingError(UserError):
@@ -35,6 +36,13 @@ class ShardingRules:
                 for axis in axes:
                     if axis not in MESH_AXES:
                         raise ConfigError(f"rule {name} -> {axis}: the mesh has the axes {', '.join(MESH_AXES)}")
+
+    def check(self, axes: Any) -> None:
+        """Raises ShardingError for a rule on an axis that nothing has: neither our words nor the parameters' `axes`."""
+        known = {*LOGICAL_AXES, *jax.tree.leaves(axes)}
+        for name in (*self.params, *self.activations, *self.replicate_if_indivisible):
+            if name not in known:
+                raise ShardingError(unknown(name, sorted(known), "a sharding rule names the axis"))
 
     def spec(self, axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, where: str = "parameter") -> PartitionSpec:
         """How a parameter is split. Two of its axes on one mesh axis, or a size that doesn't divide, are errors."""

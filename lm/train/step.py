@@ -46,6 +46,7 @@ class Program:
         module = nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0)))
         self.graph, abstract = param.split(module)
         self.axes = param.axes(module)
+        layout.rules.check(self.axes)
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
         whole = layout.replicated()
