@@ -143,6 +143,8 @@ class AttentionLayer(MixerLayer):
     def init_cache(self, batch: int, length: int, dtype: Any) -> kv.KVCache:
         """A windowed layer keeps a ring of its window; others keep all `length` tokens."""
         if not self.spec.causal:
-            raise ConfigError("attention with causal=False can't decode from a cache: each token changes the earlier ones")
+            raise ConfigError(
+                "attention with causal=False can't decode from a cache: each token changes the earlier ones"
+            )
         size = length if self.spec.window is None else min(length, self.spec.window)
         return kv.empty(batch, size, self.spec.kv_heads, self.head_width, dtype)

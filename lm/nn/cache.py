@@ -30,7 +30,9 @@ def write(cache: KVCache, k: jax.Array, v: jax.Array, positions: jax.Array, segm
     new = (k.astype(cache.k.dtype), v.astype(cache.v.dtype), positions, segments)
     if length == 1:  # a slice update is done in place, a scatter may copy
         start = cache.written % size
-        kept = [jax.lax.dynamic_update_slice_in_dim(old, x, start, axis=1) for old, x in zip(cache[:4], new, strict=True)]
+        kept = [
+            jax.lax.dynamic_update_slice_in_dim(old, x, start, axis=1) for old, x in zip(cache[:4], new, strict=True)
+        ]
     else:
         keep = min(length, size)
         slots = (cache.written + jnp.arange(length - keep, length)) % size
@@ -38,7 +40,9 @@ def write(cache: KVCache, k: jax.Array, v: jax.Array, positions: jax.Array, segm
     return KVCache(*kept, cache.written + length)
 
 
-def joined(cache: KVCache, k: jax.Array, v: jax.Array, positions: jax.Array, segments: jax.Array) -> tuple[jax.Array, ...]:
+def joined(
+    cache: KVCache, k: jax.Array, v: jax.Array, positions: jax.Array, segments: jax.Array
+) -> tuple[jax.Array, ...]:
     """What is cached followed by the new tokens: (k, v, positions, segments).
 
     A ring needs this for more than one token, since writing the last of them erases what the first must see.

@@ -27,7 +27,9 @@ class Mixer(abc.ABC):
 
 
 class MixerLayer(nnx.Module):
-    def __call__(self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Any = None) -> tuple[jax.Array, Any]:
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Any = None
+    ) -> tuple[jax.Array, Any]:
         raise NotImplementedError
 
     def init_cache(self, batch: int, length: int, dtype: Any) -> Any:

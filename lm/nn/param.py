@@ -47,7 +47,9 @@ def merge(graph: nnx.GraphDef[M], params: Params) -> M:
 def axes(module: nnx.Module) -> Params:
     """The logical axes of every parameter, as a nested dict like that of `split`."""
     state = nnx.state(module, nnx.Param)
-    return nnx.to_pure_dict(jax.tree.map(lambda p: p.get_metadata()["axes"], state, is_leaf=lambda x: isinstance(x, nnx.Param)))
+    return nnx.to_pure_dict(
+        jax.tree.map(lambda p: p.get_metadata()["axes"], state, is_leaf=lambda x: isinstance(x, nnx.Param))
+    )
 
 
 def stacked(build: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:

@@ -55,7 +55,9 @@ class NTKScaling(RoPEScaling):
     def __call__(self, frequencies: Frequencies, base: float) -> Frequencies:
         width = 2 * len(frequencies)
         if width == 2:
-            raise ConfigError("NTKScaling keeps the fastest frequency and a single pair has no other; use LinearScaling")
+            raise ConfigError(
+                "NTKScaling keeps the fastest frequency and a single pair has no other; use LinearScaling"
+            )
         stretched = base * self.factor ** (width / (width - 2))
         return stretched ** (-np.arange(0, width, 2) / width)
 

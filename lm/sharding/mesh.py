@@ -41,7 +41,9 @@ class Layout:
         where, ways = self.batch(), math.prod(self.mesh.shape[axis] for axis in self._rows())
         rows = len(next(iter(batch.values()))) * jax.process_count()
         if rows % ways:
-            raise ShardingError(f"a batch of {rows} rows can't be split over {ways} devices; change data.batch or --mesh")
+            raise ShardingError(
+                f"a batch of {rows} rows can't be split over {ways} devices; change data.batch or --mesh"
+            )
         return {name: jax.make_array_from_process_local_data(where, value) for name, value in batch.items()}
 
 

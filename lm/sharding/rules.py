@@ -44,7 +44,9 @@ class ShardingRules:
             if name not in known:
                 raise ShardingError(unknown(name, sorted(known), "a sharding rule names the axis"))
 
-    def spec(self, axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, where: str = "parameter") -> PartitionSpec:
+    def spec(
+        self, axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, where: str = "parameter"
+    ) -> PartitionSpec:
         """How a parameter is split. Two of its axes on one mesh axis, or a size that doesn't divide, are errors."""
         used: dict[str, str] = {}
         parts: list[tuple[str, ...] | None] = []
