@@ -4,7 +4,11 @@ import os
 
 os.environ.setdefault("NPROC", "16")  # jax 0.10 and 0.11 can deadlock with many virtual devices on few cores
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 "
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",  # compiles six times faster
+)
 os.environ.setdefault("LM_CACHE", os.path.join(os.path.dirname(__file__), ".cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.environ["LM_CACHE"], "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

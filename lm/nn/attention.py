@@ -24,11 +24,11 @@ from lm.nn.rope import RoPE
 
 @config
 class Attention(Mixer):
-    """Scaled dot-product attention with `heads` query heads that share `kv_heads` keys and values (Ainslie et al. 2023).
+    """Scaled dot-product attention: `heads` query heads share `kv_heads` keys and values (Ainslie et al. 2023).
 
     kv_heads == heads is MHA, kv_heads == 1 is MQA. head_width None: width / heads. scale None: head_width^-0.5.
-    window: only the last `window` positions are seen. qk_norm: a norm on each query and key head (Dehghani et al. 2023).
-    softcap: scores become softcap tanh(score / softcap) (Gemma 2). bias: on q, k and v; output_bias: on the output.
+    window: only the last `window` positions are seen. qk_norm: a norm on each query and key head (Dehghani et al.
+    2023). softcap: scores become softcap tanh(score / softcap) (Gemma 2). bias: on q, k and v; output_bias: on the output.
     """
 
     heads: int

@@ -67,7 +67,7 @@ class T5Bias(RelativePosition):
     def cost(self, heads: int, head_width: int) -> Cost:
         return weights(self.buckets * heads)
 
-    def bucket(self, offset: Int[Array, "..."]) -> Int[Array, "..."]:
+    def bucket(self, offset: Int[Array, "*any"]) -> Int[Array, "*any"]:
         """The bucket of key position minus query position."""
         buckets, first = self.buckets, 0
         if self.bidirectional:

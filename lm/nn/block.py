@@ -58,7 +58,7 @@ class PostNorm(Residual):
 
 @config
 class Sandwich(Residual):
-    """Norms before and after each part, inside the branch: x + norm(mix(norm(x))) (CogView 2021; Gemma 2; "peri-LN")."""
+    """Norms before and after each part: x + norm(mix(norm(x))) (CogView 2021; Gemma 2; "peri-LN")."""
 
     mixer_norms = ("mixer", "mixer_out")
     ff_norms = ("ff", "ff_out")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class KVCache(NamedTuple):
-    """Keys and values of what was seen, with the positions and segments that masks ask for. Segment 0: an empty slot."""
+    """Keys and values of what was seen, with the positions and segments that masks ask for. Segment 0: empty."""
 
     k: jax.Array  # [B S K P]
     v: jax.Array  # [B S K P]

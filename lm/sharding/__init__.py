@@ -3,4 +3,16 @@
 from lm.sharding.mesh import Layout, constrain, layout, use
 from lm.sharding.rules import MESH_AXES, ShardingError, ShardingRules, ddp, fsdp, fsdp_tp, shardings
 
-__all__ = ["MESH_AXES", "Layout", "ShardingError", "ShardingRules", "constrain", "ddp", "fsdp", "fsdp_tp", "layout", "shardings", "use"]  # fmt: skip
+__all__ = [
+    "MESH_AXES",
+    "Layout",
+    "ShardingError",
+    "ShardingRules",
+    "constrain",
+    "ddp",
+    "fsdp",
+    "fsdp_tp",
+    "layout",
+    "shardings",
+    "use",
+]

@@ -63,7 +63,7 @@ class ShardingRules:
             for axis in over:
                 if axis in used:
                     raise ShardingError(
-                        f"{where}: axes '{used[axis]}' and '{name}' both map to mesh axis '{axis}'; change one of the rules"
+                        f"{where}: axes '{used[axis]}' and '{name}' both map to mesh axis '{axis}'; change a rule"
                     )
                 used[axis] = name
             parts.append(over or None)
@@ -86,7 +86,7 @@ def ddp() -> ShardingRules:
 
 
 def fsdp() -> ShardingRules:
-    """Parameters, gradients and optimizer state split over the data-parallel devices (ZeRO-3, Rajbhandari et al. 2020)."""
+    """Parameters, gradients and optimizer state split over the devices (ZeRO-3, Rajbhandari et al. 2020)."""
     return ShardingRules(params={"embed": ("fsdp",)}, activations=_ACTIVATIONS)
 
 

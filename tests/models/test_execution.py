@@ -1,0 +1,164 @@
+"""One model in every layout of its program: scanned or unrolled, with or without rematerialisation, in bfloat16."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.config import replace
+from lm.models import Decoder, Execution
+from lm.nn import param
+from lm.nn.mask import positions_of
+from lm.objectives import NextToken
+from tests.tiny import BLOCKS, VOCAB, made, packed
+
+# five layers of a pattern of two: two whole patterns and a rest
+MODEL = Decoder(
+    vocab=VOCAB, width=16, layers=5, block=(BLOCKS["gqa"], BLOCKS["alibi, window"]), tied=False, softcap=9.0
+)
+BATCH = {name: jnp.asarray(value) for name, value in packed().items()}
+
+
+def program(execution: Execution) -> Any:
+    """params -> (loss, gradients), compiled."""
+    graph, _ = made(MODEL)
+
+    def loss(params: param.Params) -> jax.Array:
+        return NextToken()(param.merge(graph, execution.cast(params)), BATCH, execution).loss
+
+    return jax.jit(jax.value_and_grad(loss))
+
+
+@cache
+def result(execution: Execution) -> tuple[float, Any]:
+    loss, grads = program(execution)(made(MODEL)[1])
+    return float(loss), grads
+
+
+PLAIN = Execution(layers="unroll")
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [
+        Execution(layers="scan"),
+        Execution(layers="scan", remat="full"),
+        Execution(layers="unroll", remat="full"),
+        Execution(layers="scan", remat="dots"),
+    ],
+    ids=lambda e: f"{e.layers}-{e.remat}",
+)
+def test_the_numbers_are_those_of_the_plain_program(execution: Execution) -> None:
+    (loss, grads), (plain_loss, plain_grads) = result(execution), result(PLAIN)
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+
+    def close(a: jax.Array, b: jax.Array) -> None:
+        assert np.abs(b).max() > 0
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(np.abs(b).max()))
+
+    jax.tree.map(close, grads, plain_grads)
+
+
+def equations(jaxpr: Any) -> list[Any]:
+    """All equations of a program, those inside others too."""
+    found = []
+    for equation in jaxpr.eqns:
+        found.append(equation)
+        for value in equation.params.values():
+            for item in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(item, "jaxpr", item)
+                if hasattr(inner, "eqns"):
+                    found += equations(inner)
+    return found
+
+
+def test_the_program_is_laid_out_as_asked() -> None:
+    params = made(MODEL)[1]
+
+    def kinds(**fields: Any) -> list[str]:
+        found = equations(jax.make_jaxpr(program(Execution(**fields)))(params).jaxpr)
+        return [
+            f"{e.primitive.name}{e.params['length']}" if e.primitive.name == "scan" else e.primitive.name for e in found
+        ]
+
+    scanned, unrolled = kinds(layers="scan"), kinds(layers="unroll")
+    assert scanned.count("scan2") == 2  # two whole patterns, forward and backward
+    full = kinds(layers="scan", remat="full")
+    assert full.count("remat2") > scanned.count("remat2") == unrolled.count("remat2")
+    assert full.count("dot_general") > scanned.count("dot_general")
+    dots = kinds(layers="scan", remat="dots")
+    assert full.count("dot_general") > dots.count("dot_general")
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_a_scan_is_a_loop_in_the_compiled_program_and_the_unrolled_form_is_none(layers: Any) -> None:
+    graph, params = made(replace(MODEL, {"layers": 4}))
+
+    def forward(params: param.Params) -> jax.Array:
+        return param.merge(graph, params)(BATCH["tokens"], execution=Execution(layers=layers))
+
+    text = jax.jit(forward).lower(params).as_text()
+    assert ("stablehlo.while" in text) == (layers == "scan")
+
+
+def test_auto_goes_by_depth() -> None:
+    assert Execution().unrolls(4) and not Execution().unrolls(32)
+    assert Execution(layers="unroll").unrolls(32) and not Execution(layers="scan").unrolls(4)
+
+
+def test_the_pattern_is_the_blocks_one_after_another() -> None:
+    graph, params = made(MODEL)
+    model: Any = param.merge(graph, params)
+    tokens, segments = BATCH["tokens"], BATCH["segments"]
+    positions = positions_of(segments)
+
+    @jax.jit
+    def by_hand(params: param.Params) -> jax.Array:
+        x = params["embedding"][tokens]
+        for i in range(5):
+            weights = jax.tree.map(lambda p, i=i: p[i // 2], params["blocks"][str(i % 2)])
+            block = jax.eval_shape(lambda i=i: model.blocks[str(i % 2)])
+            x, _, _ = param.merge(param.split(block)[0], weights)(x, positions, segments)
+        h = x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6) * params["norm"]["scale"]
+        return 9.0 * jnp.tanh(h @ params["unembedding"].T / 9.0)
+
+    np.testing.assert_allclose(model(tokens, segments=segments), by_hand(params), atol=2e-3)
+    assert params["blocks"]["0"]["mixer"]["query"]["weight"].shape[0] == 3
+    assert params["blocks"]["1"]["mixer"]["query"]["weight"].shape[0] == 2
+
+
+def test_bfloat16_is_close_and_really_used() -> None:
+    small = Execution(layers="scan", compute="bfloat16")
+    (loss, grads), (plain_loss, plain_grads) = result(small), result(PLAIN)
+    assert loss != plain_loss and loss == pytest.approx(plain_loss, rel=0.05)
+    a, b = (jnp.concatenate([g.ravel() for g in jax.tree.leaves(tree)]) for tree in (grads, plain_grads))
+    assert a.dtype == jnp.float32
+    assert float(a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b)) > 0.98
+    found = equations(jax.make_jaxpr(program(small))(made(MODEL)[1]).jaxpr)
+    inputs = [v.aval.dtype for e in found if e.primitive.name == "dot_general" for v in e.invars]
+    assert sum(dtype == jnp.bfloat16 for dtype in inputs) > 0.8 * len(inputs)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tied": True}, {"embed_scale": None}, {"embed_scale": 3.0}, {"softcap": None}]
+)
+def test_what_a_decoder_does_before_and_after_its_layers(changes: dict[str, Any]) -> None:
+    spec = replace(MODEL, {"layers": 2, **changes})
+    graph, params = made(spec)
+    tokens = BATCH["tokens"]
+    model: Any = param.merge(graph, params)
+    scale = {None: 4.0}.get(spec.embed_scale, spec.embed_scale)
+    head = params["embedding"] if spec.tied else params["unembedding"]
+    same = param.merge(*made(replace(spec, {"embed_scale": 1.0})))
+    same.embedding[...] = params["embedding"] * scale
+    h = same.hidden(tokens, None, None, None, Execution(layers="scan")).h
+    logits = h @ head.T
+    expected = logits if spec.softcap is None else spec.softcap * np.tanh(logits / spec.softcap)
+    found = model(tokens, execution=Execution(layers="scan"))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert found.dtype == jnp.float32
