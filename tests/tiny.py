@@ -91,14 +91,14 @@ MODELS: dict[str, Decoder] = {
 }
 
 
-def made(model: Decoder, seed: int = 0) -> tuple[nnx.GraphDef, param.Params]:
-    """The model's graph, and parameters of standard deviation 0.5: scales of norms around 1, the others around 0."""
+def made(model: Decoder, seed: int = 0, std: float = 0.5) -> tuple[nnx.GraphDef, param.Params]:
+    """The model's graph, and parameters drawn wide: scales of norms around 1, all others around 0."""
     graph, shapes = param.split(nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0))))
 
     def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         noise = np.random.default_rng([seed, *map(ord, name)]).normal(size=leaf.shape)
-        return jnp.asarray(1 + 0.3 * noise if name.endswith("scale") else 0.5 * noise, jnp.float32)
+        return jnp.asarray(1 + 0.3 * noise if name.endswith("scale") else std * noise, jnp.float32)
 
     return graph, jax.tree_util.tree_map_with_path(draw, shapes)
 

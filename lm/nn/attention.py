@@ -28,7 +28,7 @@ class Attention(Mixer):
 
     kv_heads == heads is MHA, kv_heads == 1 is MQA. head_width None: width / heads. scale None: head_width^-0.5.
     window: only the last `window` positions are seen. qk_norm: a norm on each query and key head (Dehghani et al.
-    2023). softcap: scores become softcap tanh(score / softcap) (Gemma 2). bias: on q, k and v; output_bias: on the output.
+    2023). softcap: scores become softcap tanh(score / softcap) (Gemma 2). bias: on q, k and v; output_bias: after them.
     """
 
     heads: int

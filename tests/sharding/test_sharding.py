@@ -1,0 +1,166 @@
+"""Eight virtual devices against one, for every component there is; rules that don't fit are refused."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from lm import sharding
+from lm.config import ConfigError, dumps, replace
+from lm.models import Decoder
+from lm.nn import (
+    AbsolutePosition,
+    Activation,
+    Block,
+    FeedForward,
+    Learned,
+    Mixer,
+    Norm,
+    RelativePosition,
+    Residual,
+    Sinusoidal,
+    mqa,
+)
+from lm.nn.rope import RoPEScaling
+from lm.sharding import ShardingError
+from lm.train.step import Program
+from tests.sharding.helper import (
+    MESHES,
+    TRAINING,
+    assert_sharded_equals_single,
+    gradients,
+    one_step,
+    rules,
+    share_of_one_device,
+)
+from tests.tiny import BLOCKS, MODELS, VOCAB
+
+NAMES = list(BLOCKS)
+
+
+def together(names: list[str], **fields: Any) -> Decoder:
+    """One decoder with a layer of each of these blocks."""
+    return Decoder(vocab=VOCAB, width=16, layers=len(names), block=tuple(BLOCKS[n] for n in names), **fields)
+
+
+TOGETHER = {
+    "learned, untied": together(NAMES[::3], position=Learned(length=16), tied=False),
+    "sinusoidal, softcap": together(NAMES[1::3], position=Sinusoidal(), softcap=5.0),
+    "no position": together(NAMES[2::3], embed_scale=None),
+}
+
+
+@pytest.mark.parametrize("where", MESHES)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_every_component_is_on_a_mesh_what_it_is_on_one_device(name: str, where: str) -> None:
+    assert_sharded_equals_single(TOGETHER[name], where)
+
+
+def components(kind: type) -> set[type]:
+    """The configs of a kind that are part of lm."""
+    found = set()
+    for cls in kind.__subclasses__():
+        if cls.__module__.startswith("lm."):
+            found |= components(cls) if abc.ABC in cls.__bases__ else {cls} | components(cls)
+    return found
+
+
+def test_no_component_is_left_out() -> None:
+    text = "".join(map(dumps, TOGETHER.values()))
+    for kind in (Mixer, RelativePosition, AbsolutePosition, RoPEScaling, FeedForward, Activation, Norm, Residual):
+        missing = {cls.__name__ for cls in components(kind) if f'"type":"{cls.__name__}"' not in text}
+        assert components(kind) and not missing, f"{kind.__name__}: add {missing} to tests/tiny.py"
+
+
+def test_accumulation_and_averages_on_a_mesh() -> None:
+    model = replace(MODELS["gqa"], {"layers": 1})
+    training = replace(TRAINING, {"accumulate": 2, "ema": 0.9})
+    assert_sharded_equals_single(model, "fsdp_tp", training)
+    _, parts, metrics = one_step(model, "fsdp_tp", training)
+    _, whole, expected = one_step(model, "fsdp_tp")
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients(parts), gradients(whole))
+
+
+def test_the_state_is_really_split() -> None:
+    model = replace(MODELS["gqa"], {"layers": 1})
+    for where, at_most in (("ddp", 1.0), ("fsdp", 0.16), ("fsdp_tp", 0.35)):
+        _, state, _ = one_step(model, where)
+        for tree in (state.params, state.opt):
+            assert share_of_one_device(tree) <= at_most
+    _, state, _ = one_step(model, "ddp")
+    assert share_of_one_device(state.params) == 1.0
+
+
+def test_initial_weights_do_not_depend_on_the_mesh() -> None:
+    model = replace(MODELS["gqa"], {"layers": 1})
+    one, many = (one_step(model, where)[0].init(7).params for where in ("", "fsdp_tp"))
+    jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+def test_one_key_head_is_on_every_tensor_shard() -> None:
+    model = Decoder(vocab=VOCAB, width=16, layers=1, block=Block(mixer=mqa(4)))
+    program = one_step(model, "fsdp_tp")[0]
+    mixer = program.params_sharding["blocks"]["0"]["mixer"]
+    assert mixer["query"]["weight"].spec == PartitionSpec(None, ("fsdp",), ("tensor",), None)
+    assert mixer["key"]["weight"].spec == PartitionSpec(None, ("fsdp",), None, None)
+    assert_sharded_equals_single(model, "fsdp_tp")
+
+
+class TestErrors:
+    def program(self, mesh: str, chosen: Any = None, **changes: Any) -> Program:
+        return Program(replace(MODELS["mha"], changes), TRAINING, sharding.layout(mesh, chosen))
+
+    def test_two_axes_on_one_mesh_axis(self) -> None:
+        with pytest.raises(ShardingError, match=r"weight: axes 'mlp' and 'embed' both map to mesh axis 'fsdp'"):
+            self.program("fsdp=2", rules(embed=("fsdp",), mlp=("fsdp",)))
+
+    def test_a_size_that_does_not_divide(self) -> None:
+        with pytest.raises(ShardingError, match=r"weight: axis 'embed' of size 24 can't be split 5 ways over fsdp"):
+            self.program("data=1,fsdp=5", width=24)
+
+    def test_an_axis_that_nothing_has(self) -> None:
+        with pytest.raises(ShardingError, match="did you mean 'embed'"):
+            self.program("fsdp=2", rules(embd=("fsdp",)))
+        with pytest.raises(ConfigError, match="the mesh has the axes data, fsdp, tensor"):
+            rules(embed=("fdsp",))
+
+    @pytest.mark.parametrize(
+        ("mesh", "chosen", "said"),
+        [
+            ("fspd=2", None, "did you mean 'fsdp'?"),
+            ("data=0", None, "must be of the form data=N"),
+            ("data", None, "must be of the form data=N"),
+            ("data=9", None, "needs 9 devices, this machine has 8"),
+            ("data=2", "fspd", "did you mean 'fsdp'?"),
+        ],
+    )
+    def test_a_mesh_that_can_not_be(self, mesh: str, chosen: Any, said: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            sharding.layout(mesh, chosen)
+        assert said in str(error.value)
+
+    def test_a_batch_that_can_not_be_split(self) -> None:
+        with pytest.raises(ShardingError, match="a batch of 6 rows can't be split over 4 devices"):
+            sharding.layout("data=2, fsdp=2").put({"tokens": np.zeros((6, 2), np.int32)})
+
+
+def test_layouts_of_equal_meshes_are_one() -> None:
+    assert sharding.layout("fsdp=2") == sharding.layout("fsdp=2", "fsdp")
+    assert hash(sharding.layout("fsdp=2")) == hash(sharding.layout("fsdp=2", "fsdp"))
+    assert sharding.layout("fsdp=2") != sharding.layout("fsdp=2", "ddp")
+    assert [sharding.layout(m).rules for m in ("", "fsdp=2", "tensor=2")] == [
+        sharding.ddp(),
+        sharding.fsdp(),
+        sharding.fsdp_tp(),
+    ]
+
+
+def test_without_rules_for_the_batch_every_device_has_it_all() -> None:
+    where = sharding.layout("data=2", sharding.ShardingRules(params={}, activations={}))
+    assert where.put({"tokens": np.zeros((3, 2))})["tokens"].sharding.is_fully_replicated
