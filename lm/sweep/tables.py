@@ -31,7 +31,7 @@ def runs_table(entries: tuple[Entry, ...], experiment: Experiment) -> pd.DataFra
             row[path] = value if isinstance(value, int | float | str) else short(value)
         rows.append(row)
     numbers = ("heldout_loss", "heldout_bpb", "tokens_per_second", "seconds")
-    return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in numbers if c not in rows[0])])
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*(name for row in rows for name in row), *numbers])))
 
 
 def curves_table(entries: tuple[Entry, ...]) -> pd.DataFrame:

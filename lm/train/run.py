@@ -76,6 +76,8 @@ class Run:
     seed: Count = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 31:
+            raise ConfigError(f"seed={self.seed} must be at least 0 and below 2^31")
         if self.data.batch % self.train.accumulate:
             raise ConfigError(f"train.accumulate={self.train.accumulate} must divide data.batch={self.data.batch}")
         limit = None if self.model.position is None else self.model.position.limit()

@@ -1,0 +1,189 @@
+"""The command `lm`, end to end in a temporary folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm import cli
+
+EXPERIMENT = '''
+"""Which is better on nonsense?
+
+More words.
+"""
+from lm.data import Data, Text
+from lm.models import Decoder
+from lm.nn import MLP, Block, mha, mqa
+from lm.sweep import Ablation
+from lm.train import Recording, Run, Training
+
+experiment = Ablation(
+    base=Run(
+        model=Decoder(vocab=256, width=16, layers=2, block=Block(mixer=mha(4), ff=MLP(hidden=32))),
+        data=Data(corpus=Text(path="text"), length=32, batch=4, heldout=0.2),
+        train=Training(steps=4),
+        record=Recording(every=2),
+    ),
+    at="model.block.mixer",
+    arms={"MHA": mha(4), "MQA": mqa(4)},
+    match="params",
+    multiple=2,
+    seeds=2,
+    decode_contexts=(8, 16),
+)
+presets = {"smoke": {"base.train.steps": 2}}
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with an experiment that has been run."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "text").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        (folder / "text" / f"{i}.txt").write_text("".join(rng.choice(list("abcdefgh \n"), size=200)))
+    (folder / "nonsense.py").write_text(EXPERIMENT)
+    return folder
+
+
+@pytest.fixture
+def lm(folder, monkeypatch, capsys):
+    """Runs the command in the folder: lm("sweep", "plan", ...) -> (exit code, what it printed, its errors)."""
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def done(lm):
+    code, out, err = lm("sweep", "run", "nonsense.py", "--quiet")
+    assert code == 0, err
+    return out
+
+
+def refused(answer: tuple[int, str, str], *words: str) -> None:
+    """An error as it should be: exit code, one line, no traceback, and the words that help."""
+    code, _, err = answer
+    assert code == 1 and err.startswith("lm: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err, f"'{word}' isn't in: {err}"
+
+
+def test_plan_status_run_report(lm, folder):
+    code, out, _ = lm("sweep", "plan", "nonsense.py", "--preset", "smoke")
+    assert code == 0 and "4 runs, 4 to do in 2 programs" in out and "Which is better on nonsense?" in out
+    code, out, _ = lm("sweep", "run", "nonsense.py", "--preset", "smoke", "--quiet")
+    assert code == 0 and "4 runs done now, 0 before" in out and "MQA" in out
+    report = folder / "results" / "nonsense-smoke"
+    page = (report / "report.html").read_text()
+    assert "<img" in page or "<svg" in page
+    assert not re.search(r'(src|href)="https?:', page), "the page must open without network"
+    assert list(report.glob("*.png")) and list(report.glob("*.csv"))
+    code, out, _ = lm("sweep", "run", "nonsense.py", "--preset", "smoke", "--quiet")
+    assert code == 0 and "0 runs done now, 4 before" in out
+    code, out, _ = lm("sweep", "status", "nonsense.py", "--preset", "smoke")
+    assert code == 0 and "4 done" in out
+    code, out, _ = lm("sweep", "plan", "nonsense.py")
+    assert "4 runs, 4 to do" in out, "the preset's runs are others"
+
+
+def test_train_eval_and_generate(lm, tmp_path):
+    code, out, err = lm("train", "nonsense.py", "train.steps=3", "--out", tmp_path / "run", "--quiet")
+    assert code == 0 and "held-out loss" in out, err
+    code, out, _ = lm("eval", tmp_path / "run")
+    assert code == 0 and "bits/byte" in out
+    greedy = ("generate", tmp_path / "run", "abc", "--new-tokens", "5")
+    assert lm(*greedy) == lm(*greedy)
+    code, out, _ = lm(*greedy, "--temperature", "1", "--top-k", "5", "--top-p", "0.9", "--seed", "3")
+    assert code == 0 and out.startswith("abc")
+    refused(lm(*greedy, "--top-k", "5"), "--temperature")
+
+
+def test_config_and_cost(lm):
+    code, out, _ = lm("config", "nonsense.py", "seeds=7")
+    assert code == 0 and '"seeds": 7' in out
+    code, out, _ = lm("config", "nonsense.py", "--diff", "nonsense.py")
+    assert code == 0 and out == ""
+    code, out, _ = lm("cost", "nonsense.py")
+    assert code == 0 and "MQA" in out and "memory" in out
+
+
+def test_doctor(lm):
+    code, out, _ = lm("doctor")
+    assert "jax" in out and "devices" in out and "free" in out
+    assert code == (1 if "PROBLEM" in out else 0)
+
+
+def test_bad_input_is_one_line(lm, folder, tmp_path):
+    refused(lm("sweep", "plan", "nonsense.py", "base.train.step=3"), "did you mean 'steps'")
+    refused(lm("sweep", "plan", "nonsense.py", "base.model.block.mixer.kv_heads=3"), "kv_heads=3 must divide heads=4")
+    refused(lm("sweep", "plan", "nonsense.py", "--preset", "smok"), "smoke")
+    refused(lm("sweep", "plan", "nowhere.py"), "nowhere.py")
+    refused(lm("sweep", "report", "nonsense.py", "seeds=3", "--results", tmp_path), "lm sweep run")
+    refused(lm("generate", tmp_path, "abc"), "config.json")
+    refused(lm("sweep", "run", "nonsense.py", "--mesh", "data=99"), "99 devices")
+    refused(lm("sweep", "run", "nonsense.py", "--mesh", "dat=1"), "did you mean 'data'")
+    (folder / "raises.py").write_text("x = 1\ny = x / 0\n")
+    refused(lm("sweep", "plan", "raises.py"), "raises.py:2", "ZeroDivisionError")
+    (folder / "typo.py").write_text("from lm.nn import Attention\nAttention(heads=8, kv_head=2)\n")
+    refused(lm("sweep", "plan", "typo.py"), "typo.py:2", "did you mean 'kv_heads'")
+    (folder / "none.py").write_text("x = 1\n")
+    refused(lm("sweep", "plan", "none.py"), "defines no experiment")
+    refused(lm("sweep", "run", "nonsense.py", "base.data.corpus.path=nothing"), "nothing")
+    refused(lm("train", "nonsense.py", "data.batch=100000", "--quiet"), "batch=100000")
+    (folder / "latin").mkdir(exist_ok=True)
+    (folder / "latin" / "a.txt").write_bytes(b"caf\xe9 " * 100)
+    refused(lm("train", "nonsense.py", "data.corpus.path=latin", "--quiet"), "UTF-8", "a.txt")
+    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "empty" / "a.txt").write_text("")
+    refused(lm("train", "nonsense.py", "data.corpus.path=empty", "--quiet"), "empty")
+
+
+def test_debug_shows_the_traceback(folder, monkeypatch):
+    from lm.errors import UserError
+
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError):
+        cli.main(["sweep", "plan", "nowhere.py", "--debug"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/proc/sys"), reason="needs /proc as a read-only place")
+def test_a_place_that_cannot_be_written(lm):
+    refused(lm("sweep", "run", "nonsense.py", "--quiet", "--results", "/proc/results"), "/proc/results")
+
+
+def test_help_imports_nothing_heavy():
+    """`lm --help` answers without JAX, pandas or matplotlib."""
+    code = (
+        "import sys\nfrom lm import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('jax', 'flax', 'numpy', 'pandas', 'matplotlib', 'grain') if m in sys.modules])"
+    )
+    root = Path(cli.__file__).parents[1]
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True).stdout
+    assert "sweep" in out and out.strip().endswith("[]")
+
+
+def test_the_reported_speed_and_loss_are_those_of_the_runs(lm, done, folder):
+    """The page's numbers are in its CSVs, and those are the runs' own."""
+    import json
+
+    import pandas as pd
+
+    table = pd.read_csv(folder / "results" / "nonsense" / "runs.csv")
+    assert len(table) == 4
+    for row in table.to_dict("records"):
+        result = json.loads((folder / "results" / "runs" / row["id"] / "result.json").read_text())
+        assert row["heldout_loss"] == pytest.approx(result["heldout_loss"], rel=1e-12)
