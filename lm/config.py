@@ -172,9 +172,8 @@ def fit(value: Any, kind: Any, where: str) -> Any:
     if kind is Any:
         return tuple(fit(v, Any, where) for v in value) if isinstance(value, list) else value
     if origin in (typing.Union, types.UnionType):
-        for option in args:
-            if strip(option) is type(value):
-                return value
+        if type(value) in options(kind):
+            return value
         for option in args:
             try:
                 return fit(value, option, where)
@@ -203,9 +202,7 @@ def fit(value: Any, kind: Any, where: str) -> Any:
         if math.isnan(value):
             raise ConfigError(f"{where} is NaN")
         return float(value) + 0.0  # -0.0 equals 0.0, so it must be written alike
-    if kind is int and isinstance(value, bool):
-        raise wrong
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise wrong
     return value
 
@@ -257,10 +254,9 @@ def dumps(value: Any, indent: int | None = None) -> str:
 def loads(text: str) -> Any:
     """The config that `dumps` wrote. Raises ConfigError for what is no JSON or no config of this version."""
     try:
-        data = json.loads(text)
+        return from_dict(json.loads(text))
     except json.JSONDecodeError as error:
         raise ConfigError(f"not a config: the text is no JSON ({error})") from None
-    return from_dict(data)
 
 
 def content_hash(value: Any, *salt: str) -> str:

@@ -34,6 +34,8 @@ from lm.models import Decoder, Execution
 from lm.nn import ALiBi, Block, Llama3Scaling, RoPE, YaRN, gqa, mha, swiglu
 from lm.train import AdamW, Cosine, Lion, Muon, Run, Training
 
+pytestmark = pytest.mark.core
+
 
 @config
 class Part:

@@ -199,4 +199,4 @@ class DecoderModel(nnx.Module):
 
 def add(a: Aux, b: Aux) -> Aux:
     """The sum of two sets of named scalars; a name that one of them lacks counts 0 there."""
-    return {name: a.get(name, 0) + b.get(name, 0) for name in {**a, **b}}
+    return {**a, **b, **{name: a[name] + b[name] for name in a.keys() & b.keys()}}

@@ -27,16 +27,16 @@ def empty(batch: int, length: int, kv_heads: int, head_width: int, dtype: Any) -
 def write(cache: KVCache, k: jax.Array, v: jax.Array, positions: jax.Array, segments: jax.Array) -> KVCache:
     """The cache with L more tokens; where they are more than its slots, the last ones stay."""
     size, length = cache.k.shape[1], k.shape[1]
-    new = (k.astype(cache.k.dtype), v.astype(cache.v.dtype), positions, segments)
-    if length == 1:  # a slice update is done in place, a scatter may copy
-        start = cache.written % size
-        kept = [
-            jax.lax.dynamic_update_slice_in_dim(old, x, start, axis=1) for old, x in zip(cache[:4], new, strict=True)
-        ]
-    else:
-        keep = min(length, size)
-        slots = (cache.written + jnp.arange(length - keep, length)) % size
-        kept = [old.at[:, slots].set(x[:, length - keep :]) for old, x in zip(cache[:4], new, strict=True)]
+    keep = min(length, size)
+    slots = (cache.written + jnp.arange(length - keep, length)) % size
+
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        new = new.astype(old.dtype)
+        if length == 1:  # a slice update is done in place, a scatter may copy
+            return jax.lax.dynamic_update_slice_in_dim(old, new, slots[0], axis=1)
+        return old.at[:, slots].set(new[:, length - keep :])
+
+    kept = put(cache.k, k), put(cache.v, v), put(cache.positions, positions), put(cache.segments, segments)
     return KVCache(*kept, cache.written + length)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,7 @@ class Layout:
         return {name: jax.make_array_from_process_local_data(where, value) for name, value in batch.items()}
 
 
-def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: list[jax.Device] | None = None) -> Layout:
+def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: Sequence[Any] | None = None) -> Layout:
     """`layout("fsdp=4,tensor=2")`. Sizes left out are 1; an empty mesh is one device.
 
     rules: a preset's name or a value; None picks fsdp_tp, fsdp or ddp by the axes that are larger than 1.

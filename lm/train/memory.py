@@ -38,8 +38,8 @@ def memory(run: Run) -> Memory:
     optimizer = jax.eval_shape(training.optimizer.make(0.0, axes).init, params)
     rows = run.data.batch // training.accumulate
     tokens = jax.ShapeDtypeStruct((rows, run.data.length), "int32")
-    batch = dict.fromkeys(("tokens", "targets", "positions", "segments"), tokens)
-    batch["weights"] = jax.ShapeDtypeStruct(tokens.shape, "float32")
+    weights = jax.ShapeDtypeStruct(tokens.shape, "float32")
+    batch = {"tokens": tokens, "targets": tokens, "positions": tokens, "segments": tokens, "weights": weights}
 
     def backward(params: param.Params, batch: dict[str, jax.Array]) -> object:
         def loss(params: param.Params) -> jax.Array:

@@ -29,7 +29,7 @@ Metrics = dict[str, jax.Array]
 class State(NamedTuple):
     """All that training carries from step to step. ema is {} where no average is kept."""
 
-    step: jax.Array  # [] int32, updates done
+    step: Any  # [] int32, updates done
     params: param.Params
     opt: Any
     ema: param.Params
@@ -96,13 +96,15 @@ class Program:
         grads = jax.tree.map(lambda g: g / sums.tokens, grads)
         norm = optax.global_norm(grads)
         if training.clip is not None:
-            grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, training.clip / norm), grads)
+            shrink = jnp.minimum(1.0, training.clip / norm)
+            grads = jax.tree.map(lambda g: g * shrink, grads)
         rate = training.optimizer.learning_rate * training.schedule(state.step, training.steps)
         updates, opt = self._optimizer(rate, training).update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         ema = state.ema
         if training.ema is not None:
-            ema = jax.tree.map(lambda e, p: e + (1 - training.ema) * (p - e), ema, params)
+            pull = 1 - training.ema
+            ema = jax.tree.map(lambda e, p: e + pull * (p - e), ema, params)
         metrics = {
             "loss": sums.nats / sums.tokens,
             "objective": sums.loss / sums.tokens,

@@ -16,6 +16,8 @@ from lm.models import Decoder, Execution
 from lm.nn import param
 from tests.tiny import LENGTH, MODELS, VOCAB, attention, made
 
+pytestmark = pytest.mark.core
+
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, VOCAB, (2, LENGTH)))
 AT = jnp.broadcast_to(jnp.arange(LENGTH), TOKENS.shape)
 WAYS = {"token by token": [1] * LENGTH, "a prompt, then tokens": [4] + [1] * (LENGTH - 4), "chunks": [4, 4, 4]}
