@@ -292,20 +292,28 @@ def _child(owner: Any, key: str, where: str) -> Any:
     raise ConfigError(f"{where} is {owner!r}, which has no field '{key}'")
 
 
+def _first(owner: Any, path: str) -> tuple[str, str | None]:
+    """The first key of a path, and what is left. The keys of a table may have dots in them: the longest one holds."""
+    keys = [k for k in owner if f"{path}.".startswith(f"{k}.")] if isinstance(owner, Mapping) else []
+    key = max(keys, key=len) if keys else path.split(".", 1)[0]
+    return key, path[len(key) + 1 :] if path != key else None
+
+
 def get(value: Any, path: str) -> Any:
     """The part of a config at a dotted path (items of tuples by number)."""
-    where = ""
-    for key in path.split("."):
+    where, rest = "", path
+    while rest is not None:
+        key, rest = _first(value, rest)
         value = _child(value, key, where)
         where = f"{where}.{key}" if where else key
     return value
 
 
-def _put(owner: Any, keys: list[str], make: Callable[[Any], Any], where: str = "") -> Any:
-    """`owner` with `make(declared type)` at the path `keys`; what is on the way isn't checked again."""
-    key, rest = keys[0], keys[1:]
-    old = _child(owner, key, where)
-    new = _put(old, rest, make, f"{where}.{key}" if where else key) if rest else make(_kind(owner, key))
+def _put(owner: Any, path: str, make: Callable[[Any], Any], where: str = "") -> Any:
+    """`owner` with `make(declared type)` at the path; what is on the way isn't checked again."""
+    key, rest = _first(owner, path)
+    old, here = _child(owner, key, where), f"{where}.{key}" if where else key
+    new = make(_kind(owner, key)) if rest is None else _put(old, rest, make, here)
     if isinstance(owner, tuple):
         return tuple(new if i == int(key) else v for i, v in enumerate(owner))
     if isinstance(owner, Mapping):
@@ -328,7 +336,7 @@ def _checked(value: Any) -> Any:
 def replace(value: T, changes: Mapping[str, Any]) -> T:
     """`value` with the parts at the given paths replaced. Checked as a whole, since changes may need each other."""
     for path, new in changes.items():
-        value = _put(value, path.split("."), lambda kind, n=new, p=path: fit(n, kind, p))
+        value = _put(value, path, lambda kind, n=new, p=path: fit(n, kind, p))
     return _checked(value)
 
 
@@ -344,7 +352,7 @@ def override(value: T, assignments: Sequence[str]) -> T:
         path, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ConfigError(f"override '{assignment}' is not of the form path=value")
-        value = _put(value, path.split("."), lambda kind, t=text, p=path: read(t, kind, p))
+        value = _put(value, path, lambda kind, t=text, p=path: read(t, kind, p))
     return _checked(value)
 
 
@@ -397,5 +405,5 @@ def lift(value: T) -> tuple[T, dict[str, float | int]]:
 def lower(shape: T, values: Mapping[str, Any]) -> T:
     """The config with `values` (numbers, arrays or tracers) at their paths. Not checked: tracers have no value."""
     for path, new in values.items():
-        shape = _put(shape, path.split("."), lambda kind, new=new: new)
+        shape = _put(shape, path, lambda kind, new=new: new)
     return shape

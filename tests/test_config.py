@@ -10,7 +10,7 @@ from dataclasses import field
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.config import (
@@ -93,6 +93,7 @@ def run(**changes: Any) -> Run:
     return replace(Run(model=model, train=Training(steps=10)), changes)
 
 
+thorough = settings(max_examples=60, deadline=None, derandomize=True)
 reals = st.floats(allow_nan=False)
 parts = st.builds(Part, rate=reals) | st.builds(Other, rate=reals, words=st.lists(st.text()).map(tuple))
 keys = st.text().filter(lambda k: k != "type")
@@ -115,6 +116,7 @@ wholes = st.builds(
 
 
 class TestJSON:
+    @thorough
     @given(wholes)
     def test_round_trip_gives_an_equal_value_and_text(self, value: Whole) -> None:
         text = dumps(value)
@@ -122,6 +124,7 @@ class TestJSON:
         assert dumps(loads(text)) == text
         assert loads(dumps(value, indent=2)) == value
 
+    @thorough
     @given(wholes, wholes)
     def test_equal_values_and_only_they_have_equal_hashes(self, a: Whole, b: Whole) -> None:
         assert content_hash(a) == content_hash(replace(a, {}))
@@ -342,6 +345,13 @@ class TestOverrides:
         assert changed.anything == {"x": RoPE(base=2.0)}
         assert override(base, ["anything.x=word"]).anything == {"x": "word"}
 
+    def test_keys_with_dots_are_reached(self) -> None:
+        base = Whole(anything={"a": 1, "a.b": Part(), "train.clip": 2.0})
+        changed = override(base, ["anything.a=3", "anything.a.b.rate=4", "anything.train.clip=none"])
+        assert changed.anything == {"a": 3, "a.b": Part(rate=4.0), "train.clip": None}
+        assert get(changed, "anything.a.b.rate") == 4.0
+        assert "anything.a.b.rate" in lift(base)[1]
+
     def test_one_after_another(self) -> None:
         changed = override(run(), ["train.optimizer=Lion", "train.optimizer.b1=0.5"])
         assert changed.train.optimizer == Lion(b1=0.5)
@@ -395,6 +405,7 @@ class TestLift:
         shapes = [lift(training)[0] for training in [base, *others]]
         assert len(set(shapes)) == len(shapes)
 
+    @thorough
     @given(wholes)
     def test_what_is_put_back_is_the_same_config(self, value: Whole) -> None:
         shape, values = lift(value)
