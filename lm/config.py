@@ -16,7 +16,6 @@ executable; `lower` puts them, or the tracers standing for them, back.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib
@@ -27,7 +26,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
-from lm.errors import UserError
+from lm.errors import UserError, unknown
 
 T = TypeVar("T")
 
@@ -53,8 +52,7 @@ def config(cls: type[T]) -> type[T]:
 
     def __post_init__(self: Any) -> None:
         for name, kind in hints(type(self)).items():
-            value = fit(getattr(self, name), kind, f"{type(self).__name__}.{name}")
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, fit(getattr(self, name), kind, f"{type(self).__name__}.{name}"))
         if validate is not None:
             validate(self)
 
@@ -98,14 +96,6 @@ def hints(cls: type) -> dict[str, Any]:
     """Field names and types of a config class, in order."""
     found = typing.get_type_hints(cls, include_extras=True)
     return {field.name: found[field.name] for field in dataclasses.fields(cls)}
-
-
-def unknown(key: str, known: Any, what: str) -> str:
-    """The words of an error about a name that does not exist, with the nearest that does."""
-    folded = {str(k).casefold(): str(k) for k in known}
-    close = difflib.get_close_matches(key.casefold(), folded, n=1, cutoff=0.5)
-    hint = f"; did you mean '{folded[close[0]]}'?" if close else f"; it has: {', '.join(folded.values()) or 'none'}"
-    return f"{what} '{key}'{hint}"
 
 
 def component(tag: Any) -> type:

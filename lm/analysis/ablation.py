@@ -22,6 +22,8 @@ COSTS = {
     "flops_per_token": "FLOPs/token",
     "kv_bytes_per_token": "KV bytes/token",
 }
+FEW_SEEDS = 3  # below it, a mean and a spread say next to nothing
+LONG_ENOUGH = 20  # tokens a parameter, where compute is best spent (Hoffmann et al. 2022, arXiv 2203.15556)
 Item = str | Code | Table | Plot
 
 
@@ -41,8 +43,9 @@ def ablation_report(
     """The report of an ablation over any part of the model.
 
     `runs` has a row for each run: arm, seed, `value`, and as far as they are known id, status, params,
-    flops_per_token, kv_bytes_per_token, tokens, heldout_bpb, tokens_per_second, seconds. `curves`: arm, seed,
-    step, tokens, split ("train", "heldout"), loss. `decode`: arm, context, batch, tokens_per_second, low, high.
+    flops_per_token, kv_bytes_per_token, tokens, heldout_bpb, tokens_per_second (and its range,
+    tokens_per_second_low and _high), seconds. `curves`: arm, seed, step, tokens, split ("train", "heldout"), loss.
+    `decode`: arm, context, batch, tokens_per_second, low, high, device.
     What a table lacks is said to be missing; it is never 0.
     Raises TableError for an unknown baseline, or tables without what a comparison needs.
     """
@@ -73,7 +76,10 @@ def headlines(result: Comparison, main: pd.DataFrame, point: DecodePoint | None)
     """A sentence for each arm: the verdict, the size of the difference and how sure it is, and what it costs."""
     rows = {str(row["arm"]): row for row in main.to_dict("records")}
     base = rows[result.baseline]
-    return [f"{_verdict(r, result)}{_costs(rows[r.arm], base, result.baseline, point)}" for r in result.others]
+    most = max(r.n for r in result.arms)
+    few = f"CAUTION: {either(most, 'seed')} an arm {'is' if most == 1 else 'are'} too few to decide anything."
+    found = [f"{_verdict(r, result)}{_costs(rows[r.arm], base, result.baseline, point)}" for r in result.others]
+    return [few, *found] if 0 < most < FEW_SEEDS else found
 
 
 def _verdict(r: ArmResult, result: Comparison) -> str:
@@ -138,6 +144,14 @@ def _cautions(runs: pd.DataFrame, result: Comparison) -> list[str]:
             x = numbers(of_arm(runs, arm), column)
             if len(set(x[np.isfinite(x)].tolist())) > 1:
                 found.append(f"The runs of {arm} differ in {words}; the table shows the median.")
+    budget = median(numbers(runs, "tokens")) / median(numbers(runs, "params"))
+    if budget < LONG_ENOUGH:
+        found.append(
+            f"The runs are short: {budget:.2g} tokens a parameter, where about {LONG_ENOUGH} are the best use of "
+            "compute. Arms may rank otherwise in longer runs."
+        )
+    if has(runs, "kv_bytes_per_token"):
+        found.append("KV bytes are at 2 bytes a number, whatever the runs computed in.")
     pairs = [r.pairs for r in result.others if r.pairs > 1]
     if pairs and min(pairs) < 4:
         found.append(
@@ -168,7 +182,8 @@ def arm_table(runs: pd.DataFrame, result: Comparison, point: DecodePoint | None)
         ]
     bits = [numbers(of_arm(ok, r.arm), "heldout_bpb") for r in result.arms]
     table["heldout_bpb"] = [mean_interval(x[np.isfinite(x)])[0] for x in bits]
-    table["tokens_per_second"] = [median(numbers(of_arm(ok, r.arm), "tokens_per_second")) for r in result.arms]
+    for column in ("tokens_per_second", "tokens_per_second_low", "tokens_per_second_high"):
+        table[column] = [median(numbers(of_arm(ok, r.arm), column)) for r in result.arms]
     table["decode_context"] = point.context if point else math.nan
     table["decode_tokens_per_second"] = [point.speed.get(r.arm, math.nan) if point else math.nan for r in result.arms]
     return table
@@ -193,25 +208,40 @@ def _main_section(main: pd.DataFrame, result: Comparison, point: DecodePoint | N
         Column("paired difference", ("{difference:+.4f} [{low:+.4f}, {high:+.4f}]", "{difference:+.4f}")),
         Column("verdict", ("{verdict}",)),
     ]
-    speeds = {
-        "heldout_bpb": "bits/byte",
-        "tokens_per_second": "training tokens/s",
-        "decode_tokens_per_second": f"decode tokens/s at {point.context:,}" if point else "decode tokens/s",
-    }
-    speeds.pop(v, None)
-    for name, words in speeds.items():
-        if has(main, name):
-            columns.append(Column(words, ("{" + name + (":.4f}" if name == "heldout_bpb" else ":,.0f}"),)))
-        else:
-            missing.append(words)
+    speed = "{tokens_per_second:,.0f}"
+    ranged = speed + " [{tokens_per_second_low:,.0f}, {tokens_per_second_high:,.0f}]"
+    decoding = f"decode tokens/s at {point.context:,}" if point else "decode tokens/s"
+    for name, column in {
+        "heldout_bpb": Column("bits/byte", ("{heldout_bpb:.4f}",)),
+        "tokens_per_second": Column("training tokens/s", (ranged, speed)),
+        "decode_tokens_per_second": Column(decoding, ("{decode_tokens_per_second:,.0f}",)),
+    }.items():
+        if has(main, name) and name != v:
+            columns.append(column)
+        elif name != v:
+            missing.append(column.heading)
     caption = (
         f"Mean ± standard deviation over seeds; difference to {result.baseline} inside each seed, "
         f"with its {result.confidence:.0%} interval. Percentages: against {result.baseline}."
     )
+    caption += " Training tokens/s: the median and range over repeats." if has(main, "tokens_per_second_low") else ""
     items: list[Item] = [Table(name="arms", frame=main, caption=caption, columns=tuple(columns))]
     items += [f"The same for every arm: {', '.join(same)}."] if same else []
     items += [f"Missing, because the tables don't have it: {', '.join(missing)}."] if missing else []
     return items
+
+
+def _decode_columns(decode: pd.DataFrame) -> tuple[Column, ...]:
+    columns = {
+        "arm": Column("arm", ("{arm}",)),
+        "context": Column("context", ("{context:,.0f}",)),
+        "batch": Column("batch", ("{batch:.0f}",)),
+        "tokens_per_second": Column(
+            "decode tokens/s", ("{tokens_per_second:,.0f} [{low:,.0f}, {high:,.0f}]", "{tokens_per_second:,.0f}")
+        ),
+        "device": Column("device", ("{device}",)),
+    }
+    return tuple(column for name, column in columns.items() if name in decode.columns)
 
 
 def _seed_items(runs: pd.DataFrame, result: Comparison) -> list[Item]:
@@ -304,6 +334,7 @@ def _cost_items(
     if has(decode, "tokens_per_second") and decode is not None:
         caption = "Decoding with a cache: the median over repeats, and their range."
         items.append(Plot(name="decode", figure=decode_speed(decode, styles), caption=caption))
+        items.append(Table(name="decode_speed", frame=decode, columns=_decode_columns(decode), caption=caption))
     else:
         items.append("Decoding speed is missing: it wasn't measured.")
     sizes = {median(numbers(of_arm(runs, r.arm), "kv_bytes_per_token")) for r in result.arms if r.n}

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lm.analysis.style import ArmStyle, arm_legend, arm_styles, canvas, log_if_wide, si_axis, styled
-from lm.analysis.tables import TableError, arm_names, need, number, rows, unknown
+from lm.analysis.tables import TableError, arm_names, need, number, rows
+from lm.errors import unknown
 
 LABELS = {"tokens": "training tokens", "flops": "training FLOPs", "step": "step"}
 
@@ -115,7 +116,7 @@ def curve_differences(
     """
     arms = arm_curves(curves, split, x)
     if baseline not in arms:
-        raise TableError(unknown(f"arm with {split} loss in the curve table called", baseline, arms))
+        raise TableError(unknown(baseline, arms, f"the curve table has no arm with {split} loss called"))
     styles = styles or arm_styles(arm_names(curves), baseline)
     differences = {a: d for a, c in arms.items() if a != baseline and (d := _minus(c, arms[baseline])) is not None}
     if not differences:

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats has it too, but takes seconds to import
 
-from lm.analysis.tables import TableError, arm_names, finished, unknown
+from lm.analysis.tables import TableError, arm_names, finished
+from lm.errors import unknown
 
 CAP = 1000  # beyond so many more seeds, the answer is that seeds won't resolve it
 
@@ -65,7 +66,7 @@ class Comparison:
         for result in self.arms:
             if result.arm == arm:
                 return result
-        raise TableError(unknown("arm", arm, [r.arm for r in self.arms]))
+        raise TableError(unknown(arm, [r.arm for r in self.arms], "there is no arm"))
 
     @property
     def others(self) -> tuple[ArmResult, ...]:
@@ -131,7 +132,7 @@ def compare(
     good, notes = finished(runs, value)
     arms = arm_names(runs)
     if baseline not in arms:
-        raise TableError(unknown("arm for the baseline", baseline, arms))
+        raise TableError(unknown(baseline, arms, "there is no arm for the baseline"))
     values: dict[str, dict[Hashable, float]] = {arm: {} for arm in arms}
     for run in good:
         values[run["arm"]][run["seed"]] = run[value]

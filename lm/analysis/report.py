@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import re
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from lm.analysis.style import STYLE
 from lm.analysis.text import Column, cells, plain_columns, plain_table
 from lm.errors import UserError
+from lm.files import reason, write_atomically
 
 DPI = 160
 
@@ -116,23 +116,22 @@ class Report:
         """Writes report.html, and for every figure NAME.png and NAME.svg, for every table NAME.csv, into `folder`.
 
         Each file is complete or absent, and report.html comes last, so a page that is there is a whole one.
-        Returns its path. Raises ReportError where `folder` can't be written.
+        Returns its path. Raises UserError where `folder` can't be written.
         """
         folder = Path(folder)
-        images = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for table in self.tables:
-                write_atomically(folder / f"{table.name}.csv", table.frame.to_csv(index=False).encode())
-            for plot in self.plots:
-                images[plot.name] = render(plot.figure, "png")
-                write_atomically(folder / f"{plot.name}.png", images[plot.name])
-                write_atomically(folder / f"{plot.name}.svg", render(plot.figure, "svg"))
-            page = folder / "report.html"
-            write_atomically(page, self.html(images).encode())
         except OSError as error:
-            where = error.filename or folder
-            raise ReportError(f"the report can't be written to {where}: {error.strerror or error}") from error
+            raise ReportError(f"the report can't be written to {folder}: {reason(error)}") from error
+        for table in self.tables:
+            write_atomically(folder / f"{table.name}.csv", table.frame.to_csv(index=False))
+        images = {}
+        for plot in self.plots:
+            images[plot.name] = render(plot.figure, "png")
+            write_atomically(folder / f"{plot.name}.png", images[plot.name])
+            write_atomically(folder / f"{plot.name}.svg", render(plot.figure, "svg"))
+        page = folder / "report.html"
+        write_atomically(page, self.html(images))
         return page
 
     def html(self, images: dict[str, bytes] | None = None) -> str:
@@ -169,21 +168,6 @@ def render(figure: Figure, kind: str) -> bytes:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "lm"}):
         figure.savefig(out, format=kind, dpi=DPI, metadata=metadata)
     return out.getvalue()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is never seen half-written."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp gives a file that only its owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 _environment = jinja2.Environment(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lm.errors import UserError
+from lm.errors import UserError, unknown
 
 Row = dict[str, Any]
 
@@ -19,19 +18,11 @@ class TableError(UserError, ValueError):
     """A table of results that can't be analysed as asked, with what to do instead."""
 
 
-def unknown(what: str, name: str, known: Iterable[object]) -> str:
-    """An error line for a name that isn't there, with the nearest one that is."""
-    names = [str(k) for k in known]
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-    hint = f"; did you mean '{close[0]}'?" if close else f"; there is: {', '.join(names) or 'none'}"
-    return f"there is no {what} '{name}'{hint}"
-
-
 def need(table: pd.DataFrame, columns: Iterable[str], what: str) -> None:
     """Raises TableError for the first column that `table` lacks."""
     for column in columns:
         if column not in table.columns:
-            raise TableError(unknown(f"column in the {what} table called", column, table.columns))
+            raise TableError(unknown(column, table.columns, f"the {what} table has no column"))
 
 
 def has(table: pd.DataFrame | None, column: str) -> bool:

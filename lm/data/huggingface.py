@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from lm.data import files
 from lm.data.corpora import Corpus
 from lm.data.errors import DataError
 from lm.data.sources import text_of
+from lm.files import first_line
 
 
 @config
@@ -20,7 +22,8 @@ class HuggingFace(Corpus):
     """A Hugging Face dataset, streamed: `name` on the hub, or a local folder. Needs the extra `hf`.
 
     config, split: as in `datasets.load_dataset`. field: the column that is a document. limit: only the first
-    so many rows, for a dataset too large to keep. revision: a commit or tag of the hub's repository.
+    so many rows, for a dataset too large to keep. revision: a commit, branch or tag of the hub's repository; None is
+    the newest commit there when the process first asks, for the fingerprint and the rows alike.
     """
 
     name: str
@@ -45,16 +48,16 @@ class HuggingFace(Corpus):
                 stored = datasets.load_from_disk(self.name)
                 yield from stored[self.split] if isinstance(stored, dict) else stored
             else:
+                commit = None if Path(self.name).is_dir() else _commit(self.name, self.revision)
                 yield from datasets.load_dataset(
-                    self.name, self.config, split=self.split, streaming=True, revision=self.revision
+                    self.name, self.config, split=self.split, streaming=True, revision=commit
                 )
         except DataError:
             raise
         except Exception as error:  # the library raises whatever lies below it: OSError, ValueError, HTTP errors
-            first = (str(error).splitlines() or [""])[0]
             raise DataError(
                 f"the dataset {self.name} (config {self.config}, split {self.split}) can't be read: "
-                f"{type(error).__name__}: {first}"
+                f"{type(error).__name__}: {first_line(error)}"
             ) from error
 
     def _is_saved(self) -> bool:
@@ -65,15 +68,20 @@ class HuggingFace(Corpus):
         salt = ("HuggingFace", repr((self.config, self.split, self.field, self.limit)))
         if Path(self.name).is_dir():
             return files.digest(files.find(self.name, ("",)), *salt)
-        hub = _import("huggingface_hub")
-        try:
-            commit = hub.HfApi().dataset_info(self.name, revision=self.revision).sha
-        except Exception as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise DataError(
-                f"'{self.name}' is no local folder, and the hub doesn't give its revision: {first}"
-            ) from error
-        return hashlib.blake2b("\0".join((*salt, self.name, str(commit))).encode(), digest_size=16).hexdigest()
+        commit = _commit(self.name, self.revision)
+        return hashlib.blake2b("\0".join((*salt, self.name, commit)).encode(), digest_size=16).hexdigest()
+
+
+@functools.cache  # what is fingerprinted must be what is read, whatever is pushed in between
+def _commit(name: str, revision: str | None) -> str:
+    """The hash of the commit that a revision of a dataset on the hub stands for."""
+    hub = _import("huggingface_hub")
+    try:
+        return hub.HfApi().dataset_info(name, revision=revision).sha
+    except Exception as error:
+        raise DataError(
+            f"'{name}' is no local folder, and the hub doesn't give its revision: {first_line(error)}"
+        ) from error
 
 
 def _import(module: str) -> Any:

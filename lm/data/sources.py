@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm.config import ConfigError, config
+from lm.config import ConfigError, config, unknown
 from lm.data import files
 from lm.data.corpora import Corpus
-from lm.data.errors import DataError, nearest
+from lm.data.errors import DataError
 
 
 def _with_compressed(*suffixes: str) -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def _with_compressed(*suffixes: str) -> tuple[str, ...]:
 def text_of(row: dict[str, Any], field: str, where: str) -> str:
     """The text in a row's field. Raises DataError that names the place and the nearest field."""
     if field not in row:
-        raise DataError(f"{where} has no field '{field}'; {nearest(field, map(str, row))}")
+        raise DataError(unknown(field, row, f"{where} has no field"))
     text = row[field]
     if not isinstance(text, str):
         raise DataError(f"{where}: field '{field}' holds {type(text).__name__}, not text; clean or drop the row")
@@ -107,8 +107,7 @@ class Parquet(Corpus):
             try:
                 with pq.ParquetFile(path) as file:
                     if self.field not in file.schema_arrow.names:
-                        hint = nearest(self.field, file.schema_arrow.names)
-                        raise DataError(f"{path} has no column '{self.field}'; {hint}")
+                        raise DataError(unknown(self.field, file.schema_arrow.names, f"{path} has no column"))
                     for batch in file.iter_batches(batch_size=1024, columns=[self.field]):
                         for row in batch.to_pylist():
                             yield text_of(row, self.field, f"{path} row {number}")

@@ -173,5 +173,5 @@ def _check_not_empty(corpus: Corpus, share: float, train: int, heldout: int) -> 
         side = "left to train on" if train == 0 else "held out"
         raise DataError(
             f"{corpus} has {documents} document{'s' * (documents > 1)} and none is {side} at heldout={share:g}; "
-            f"give it more documents (a long file: set Text.separator), or change heldout (0 holds nothing out)"
+            "give it more documents, or cut a long text into documents with Text.separator"
         )

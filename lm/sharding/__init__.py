@@ -1,6 +1,6 @@
 """Mesh and rules: where parameters and activations live."""
 
-from lm.sharding.mesh import Layout, constrain, layout, use
+from lm.sharding.mesh import Layout, constrain, devices_in_scope, layout, use
 from lm.sharding.rules import MESH_AXES, ShardingError, ShardingRules, ddp, fsdp, fsdp_tp, shardings
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ShardingRules",
     "constrain",
     "ddp",
+    "devices_in_scope",
     "fsdp",
     "fsdp_tp",
     "layout",

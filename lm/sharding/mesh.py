@@ -87,6 +87,12 @@ def use(where: Layout) -> Iterator[None]:
         _current.reset(token)
 
 
+def devices_in_scope() -> int:
+    """How many devices the program that is being traced is split over; 1 outside a `use` scope."""
+    where = _current.get()
+    return 1 if where is None else where.mesh.size
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Asks the compiler to split an activation by its logical axes; outside a `use` scope it does nothing.
 

@@ -12,12 +12,9 @@ left by a process that was killed, is checked by Orbax alone.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import json
 import logging
-import os
-import re
 import shutil
 import sys
 import time
@@ -30,6 +27,7 @@ from typing import Any
 import jax
 
 from lm.errors import UserError
+from lm.files import first_line, reason, write_atomically
 
 CRC_LIMIT = 1 << 28  # bytes; larger files are checked by size alone, a checksum would hold up the next save
 
@@ -117,15 +115,15 @@ class Checkpoints:
         abstract: a tree of `jax.ShapeDtypeStruct` with shardings (or arrays); without a sharding an array goes to
         the first device. partial: read only the arrays that `abstract` has, for instance the parameters alone.
         Raises CheckpointError where there is none, where a file is missing or changed (naming the newest intact
-        step before it), or where names, shapes or dtypes aren't those of `abstract`. Never falls back by itself.
+        step before it, and what to delete to go on from there), or where names, shapes or dtypes aren't those of
+        `abstract`. Never falls back by itself.
         """
         step = self._resolve(step)
         try:
             return self._restore(abstract, step, partial)
         except _Damaged as damage:
             older = (s for s in reversed(self._steps()) if s < step and self._intact(s, abstract, partial))
-            intact = next(older, None)
-            advice = "no older step is intact" if intact is None else f"step {intact} is intact: continue from it"
+            advice = self._way_out(step, next(older, None))
             message = f"the checkpoint of step {step} in {self.folder} is damaged: {damage}; {advice}"
             raise CheckpointError(message) from (damage.__cause__ or damage)
 
@@ -173,11 +171,20 @@ class Checkpoints:
         except (UserError, _Damaged):
             return False
 
+    def _way_out(self, damaged: int, intact: int | None) -> str:
+        """What to delete so that a run, which continues from its newest checkpoint, can go on."""
+        if intact is not None:
+            bad = " and ".join(str(self.folder / str(step)) for step in self._steps() if intact < step <= damaged)
+            return f"step {intact} is intact: delete {bad} to continue from it"
+        if damaged < max(self._steps()):
+            return "no older step is intact"
+        return f"no older step is intact: delete {self.folder} to start over"
+
     def _about(self, step: int) -> dict[str, Any]:
         try:
             about = self._manager.metadata(step).custom_metadata
         except Exception as error:
-            raise _Damaged(_first_line(error)) from error
+            raise _Damaged(first_line(error)) from error
         if not about or "arrays" not in about:
             raise _Damaged("its _CHECKPOINT_METADATA can't be read")
         return about
@@ -215,7 +222,7 @@ class Checkpoints:
                     shutil.rmtree(unfinished, ignore_errors=True)
                 self._manager.reload()  # it has forgotten those it was about to delete
                 kept = f"; the last good one is of step {max(self._steps())}" if self._steps() else ""
-            raise CheckpointError(f"{what}: {_reason(error)}{kept}") from error
+            raise CheckpointError(f"{what}: {reason(error)}{kept}") from error
 
 
 class _Damaged(Exception):
@@ -231,7 +238,7 @@ def _hushed() -> Iterator[None]:
         try:
             yield
         except Exception as error:  # from KeyError to a bare Exception
-            reason = _first_line(error)
+            reason = first_line(error)
         if reason is not None:
             time.sleep(0.1)  # for the threads that still report to an event loop that is gone
             with warnings.catch_warnings(action="ignore"):
@@ -281,9 +288,7 @@ def _list_files(folder: Path) -> None:
         if path.is_file() and path.name != "files.json":
             size = path.stat().st_size
             files[str(path.relative_to(folder))] = [size, _crc(path) if size <= CRC_LIMIT else None]
-    partial = folder / "files.json.tmp"
-    partial.write_text(json.dumps(files))
-    os.replace(partial, folder / "files.json")
+    write_atomically(folder / "files.json", json.dumps(files))
 
 
 def _changed_file(folder: Path) -> str | None:
@@ -301,25 +306,8 @@ def _changed_file(folder: Path) -> str | None:
             if crc is not None and _crc(path) != crc:
                 return f"the content of {name} has changed"
     except (OSError, ValueError) as error:
-        return _first_line(error)
+        return first_line(error)
     return None
-
-
-def _reason(error: BaseException) -> str:
-    """An error as a person says it: full disk, no permission, or its first line."""
-    number = error.errno if isinstance(error, OSError) else None
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    number = int(found.group(1)) if found else number
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; free some space and start again, the run continues from its last checkpoint"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "no permission to write there"
-    return os.strerror(number) if number else _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{lines[0][:200]}" if lines else type(error).__name__
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:

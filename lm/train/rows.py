@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UserError
+from lm.files import reason, write_atomically
 
 NONFINITE = "nonfinite"
 
@@ -36,7 +37,7 @@ class Rows:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             os.ftruncate(self._file, _whole(self.path.read_bytes()))
         except OSError as error:
-            raise RowsError(f"can't write rows to {self.path}: {_reason(error)}") from error
+            raise RowsError(f"can't write rows to {self.path}: {reason(error)}") from error
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Writes a row (strings, bools, numbers, None, lists and dicts of them; scalars of NumPy and JAX too).
@@ -52,7 +53,7 @@ class Rows:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, end)
-            raise RowsError(f"can't write a row to {self.path}: {_reason(error)}; its {end} bytes are safe") from error
+            raise RowsError(f"can't write a row to {self.path}: {reason(error)}; its {end} bytes are safe") from error
 
     def truncate_after(self, step: int) -> None:
         """Removes the rows whose "step" is above `step`: those a resumed run will write again."""
@@ -60,18 +61,9 @@ class Rows:
         kept = [line for line in rows if json.loads(line).get("step", step) <= step]
         if len(kept) == len(rows):
             return
-        new = self.path.with_suffix(self.path.suffix + ".tmp")
-        try:
-            with new.open("wb") as file:
-                file.writelines(kept)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, self.path)
-            os.close(self._file)
-            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        except OSError as error:
-            new.unlink(missing_ok=True)
-            raise RowsError(f"can't shorten {self.path}: {_reason(error)}; it is as it was") from error
+        write_atomically(self.path, b"".join(kept))
+        os.close(self._file)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
 
     def sync(self) -> None:
         """Returns when the rows would survive a power cut, too. Called with each checkpoint."""
@@ -132,11 +124,3 @@ def _encode(row: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     """Python's own number for a scalar of NumPy or JAX."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "no permission"
-    return os.strerror(error.errno) if error.errno else str(error)

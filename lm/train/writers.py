@@ -6,7 +6,6 @@ warns once and stops.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import logging
 import math
@@ -15,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from lm.errors import UserError
+from lm.errors import UserError, unknown
 
 log = logging.getLogger("lm.train")
 
@@ -38,9 +37,7 @@ def writer(name: str, folder: str | Path) -> Writer:
     Raises WriterError if there is none of that name, or if its package isn't installed.
     """
     if name not in WRITERS:
-        close = difflib.get_close_matches(name, WRITERS, n=1, cutoff=0.5)
-        hint = f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(WRITERS)}"
-        raise WriterError(f"no writer is called '{name}'{hint}")
+        raise WriterError(unknown(name, WRITERS, "there is no writer"))
     try:
         return Guarded(name, WRITERS[name](Path(folder)))
     except ImportError as error:

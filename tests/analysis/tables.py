@@ -58,6 +58,7 @@ def decode_table(arms, contexts=(256, 512, 1024, 2048, 4096, 8192), batches=(1, 
                         "tokens_per_second": speed,
                         "low": speed * 0.94,
                         "high": speed * 1.03,
+                        "device": "a CPU",
                     }
                 )
     return pd.DataFrame(rows)

@@ -57,6 +57,8 @@ def test_a_whole_report(runs, curves, decode):
     assert arms.loc["MQA", "params_mismatch_percent"] == pytest.approx(100 * 3072 / 1_204_224)
     deep = decode[(decode["arm"] == "MQA") & (decode["context"] == 8192) & (decode["batch"] == 16)]
     assert arms.loc["MQA", "decode_tokens_per_second"] == deep["tokens_per_second"].item()
+    speeds = table(report, "decode_speed")
+    assert speeds.frame.equals(decode) and speeds.cells[0] == ["MHA", "256", "1", "769 [723, 792]", "a CPU"]
     text = report.text()
     assert "MQA is worse than MHA: +0.0" in text and "0.125 times the KV bytes" in text and "Mind the gap." in text
     assert set(table(report, "runs").frame["id"]) == set(runs["id"])
@@ -114,6 +116,28 @@ def test_thin_tables_still_make_a_page(seeds, failed):
         plot.figure.draw_without_rendering()
     page = report.html({plot.name: b"" for plot in report.plots})
     assert not re.search(r"\b[+-]?(nan|None)\b", re.sub(r"<style>.*</style>", "", page, flags=re.S))
+
+
+def test_the_range_of_training_speed_is_shown_where_it_was_measured(runs):
+    report = make(runs.assign(tokens_per_second=19000.0, tokens_per_second_low=18900.0, tokens_per_second_high=19200.0))
+    assert "19,000 [18,900, 19,200]" in report.text() and "median and range over repeats" in report.text()
+    assert "19,000 [" not in make(runs.assign(tokens_per_second=19000.0)).text()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [(1, "1 seed an arm is too few"), (2, "2 seeds an arm are too few"), (3, None)]
+)
+def test_few_seeds_are_the_first_thing_said(seeds, said):
+    report = make(tables.runs_table(tables.ATTENTION, seeds=seeds))
+    answer = next(s for s in report.sections if s.heading == "Answer").items
+    assert isinstance(answer[0], str) and len(answer) == 3 + (said is not None)
+    assert answer[0].startswith(f"CAUTION: {said} to decide anything" if said else "GQA-4")
+
+
+def test_short_runs_and_the_unit_of_kv_bytes_are_said(runs):
+    text = " ".join(make(runs).text().split())
+    assert "The runs are short: 3.4 tokens a parameter" in text and "KV bytes are at 2 bytes a number" in text
+    assert "runs are short" not in make(runs.assign(tokens=30 * runs["params"].max())).text()
 
 
 def test_unequal_budgets_are_said(runs):

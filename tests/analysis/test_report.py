@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 import lm.analysis
 from lm.analysis.report import Code, Plot, Report, ReportError, Section, Table, render
 from lm.analysis.text import Column, plain_table, si
+from lm.errors import UserError
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -158,8 +159,8 @@ def test_a_write_that_fails_leaves_the_old_page(tmp_path, monkeypatch):
     def full(source, target):
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr("lm.analysis.report.os.replace", full)
-    with pytest.raises(ReportError, match="No space left"):
+    monkeypatch.setattr("lm.files.os.replace", full)
+    with pytest.raises(UserError, match="the disk is full"):
         report(title="Another").write(tmp_path)
     assert page.read_bytes() == before
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -174,6 +175,6 @@ def test_needs_no_jax_and_leaves_pyplot_alone():
         elif isinstance(node, ast.ImportFrom):
             names.add(str(node.module))
     own = {name for name in names if name.split(".")[0] == "lm"}
-    assert own and all(name == "lm.errors" or name.startswith("lm.analysis.") for name in own)
+    assert own and all(name in ("lm.errors", "lm.files") or name.startswith("lm.analysis.") for name in own)
     assert not {"jax", "flax", "optax"} & {name.split(".")[0] for name in names}
     assert "matplotlib.pyplot" not in names

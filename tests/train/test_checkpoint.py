@@ -17,6 +17,8 @@ from jax.sharding import PartitionSpec as P
 from lm.train.checkpoint import CheckpointError, Checkpoints
 from lm.train.optimizers import Muon
 
+pytestmark = pytest.mark.core
+
 Pair = namedtuple("Pair", ["first", "second"])
 
 
@@ -156,16 +158,25 @@ def test_damage_is_an_error_that_names_the_intact_step(copy, name, harm, listed)
         with pytest.raises(CheckpointError) as caught:
             checkpoints.restore(make_state())
         message = str(caught.value)
-        assert "step 30" in message and str(copy) in message and "step 20 is intact" in message
+        assert "step 30" in message and message.endswith(f"step 20 is intact: delete {copy / '30'} to continue from it")
         assert "\n" not in message
-        assert same_bits(checkpoints.restore(make_state(), step=20), make_state(20))
+    shutil.rmtree(copy / "30")
+    with Checkpoints(copy, keep=3) as checkpoints:
+        assert same_bits(checkpoints.restore(make_state()), make_state(20))
 
 
-def test_all_damaged_says_so(copy):
-    for step in (10, 20, 30):
+def test_much_damage_says_what_is_left(copy):
+    def message(step=None) -> str:
+        with Checkpoints(copy, keep=3) as checkpoints, pytest.raises(CheckpointError) as caught:
+            checkpoints.restore(make_state(), step)
+        return str(caught.value)
+
+    for step in (20, 30):
         cut(find(copy / str(step), "arrays"))
-    with Checkpoints(copy, keep=3) as checkpoints, pytest.raises(CheckpointError, match="no older step is intact"):
-        checkpoints.restore(make_state())
+    assert message().endswith(f"step 10 is intact: delete {copy / '20'} and {copy / '30'} to continue from it")
+    cut(find(copy / "10", "arrays"))
+    assert message().endswith(f"no older step is intact: delete {copy} to start over")
+    assert message(20).endswith("no older step is intact")  # a newer one may be whole
 
 
 def test_an_unfinished_checkpoint_doesnt_count(copy):
