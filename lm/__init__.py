@@ -1,2 +1,1 @@
 """A JAX research codebase for language models."""
-

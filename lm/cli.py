@@ -175,8 +175,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     if isinstance(command, Sweep):
         command = command.action
+    import logging
+
     from lm import commands
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("lm").setLevel(logging.INFO)
     try:
         code = commands.run(command)
     except KeyboardInterrupt:

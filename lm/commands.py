@@ -12,6 +12,7 @@ from lm import cli, paths
 from lm.config import ConfigError, diff, dumps, override
 
 if TYPE_CHECKING:
+    from lm.sharding import Layout
     from lm.sweep.file import ExperimentFile
     from lm.sweep.manifest import Entry
     from lm.train.loop import Machine
@@ -73,7 +74,7 @@ def _(command: cli.Train) -> int:
 
 @run.register
 def _(command: cli.Plan) -> int:
-    from lm.sweep import manifest
+    from lm.sweep import Ablation, manifest
 
     found, entries, folder = experiment(command)
     manifest.write(entries, folder / "manifest.jsonl")
@@ -83,6 +84,8 @@ def _(command: cli.Plan) -> int:
     left = [row for row in rows if row["status"] != "done"]
     groups = len({row["group"] for row in left})
     print(f"\n{len(rows)} runs, {len(left)} to do in {groups} programs: {sum(r['flops'] for r in left):.3g} FLOPs")
+    if isinstance(found.experiment, Ablation):
+        print(found.experiment.match_note())
     return 0
 
 
@@ -93,16 +96,17 @@ def _(command: cli.RunSweep) -> int:
     from lm.train.loop import Stopped
 
     found, entries, folder = experiment(command)
+    where = machine(command)
     manifest.write(entries, folder / "manifest.jsonl")
     print(f"{found.name}: {found.question}", flush=True)
     try:
-        outcome = execute(entries, machine(command), say=functools.partial(print, flush=True))
+        outcome = execute(entries, where, say=functools.partial(print, flush=True))
     except Stopped as stopped:
         print(stopped)
         return 0
     said = f"{outcome.done} runs done now, {outcome.before} before"
     print(said + (f", {len(outcome.failed)} failed" if outcome.failed else ""))
-    _report(found, entries, folder)
+    _report(found, entries, folder, where.layout)
     if outcome.busy:
         print(f"{len(outcome.busy)} runs are held by another process; run the command again when it is done")
     return 1 if outcome.failed or outcome.busy else 0
@@ -110,17 +114,19 @@ def _(command: cli.RunSweep) -> int:
 
 @run.register
 def _(command: cli.Report) -> int:
-    _report(*experiment(command))
+    from lm.sharding import layout
+
+    _report(*experiment(command), layout())
     return 0
 
 
-def _report(found: ExperimentFile, entries: tuple[Entry, ...], folder: Path) -> None:
+def _report(found: ExperimentFile, entries: tuple[Entry, ...], folder: Path, layout: Layout) -> None:
     from lm.errors import UserError
     from lm.sweep.report import report
 
     if not any(entry.status() == "done" for entry in entries):
         raise UserError(f"no run of {found.name} is done yet; lm sweep run {found.path} does them")
-    made = report(found, entries, folder)
+    made = report(found, entries, folder, layout)
     made.write(folder)
     print(f"\n{made.text()}\n\nreport: {folder / 'report.html'}")
 
@@ -138,7 +144,7 @@ def _(command: cli.Status) -> int:
             row["note"] = entry.folder.failure()
         rows.append(row)
     print(_table(rows, ("id", "arm", "seed", "status", "note")))
-    counts = {s: sum(row["status"] == s for row in rows) for s in ("done", "failed", "interrupted", "new")}
+    counts = {s: sum(row["status"] == s for row in rows) for s in ("done", "running", "failed", "interrupted", "new")}
     print(f"\n{found.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
     return 0
 
@@ -201,7 +207,7 @@ def _value(path: str, command: cli.Config) -> Any:
 @run.register
 def _(command: cli.Cost) -> int:
     prepare_jax()
-    from lm.sweep import file
+    from lm.sweep import Ablation, file
     from lm.train.memory import memory
 
     found = file.load(command.file, command.preset, command.overrides)
@@ -223,6 +229,8 @@ def _(command: cli.Cost) -> int:
         )
     print(_table(rows, tuple(rows[0])))
     print("\nFLOPs/token: forward, at the run's length; training takes three times that. KV bytes at 2 bytes a number.")
+    if isinstance(found.experiment, Ablation):
+        print(found.experiment.match_note())
     print("memory: parameters, gradients, optimizer and an estimate of activations, on one device.")
     return 0
 
@@ -242,5 +250,5 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 
     from lm.analysis.text import plain_columns, plain_table
 
-    frame = pd.DataFrame(rows)[list(columns)]
+    frame = pd.DataFrame(rows, columns=list(columns))
     return plain_table(frame, plain_columns(frame))

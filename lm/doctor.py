@@ -7,7 +7,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import sys
 from typing import TextIO
 
 from lm import paths
@@ -20,9 +19,10 @@ ENOUGH_DISK = 2 << 30
 def examine(out: TextIO) -> list[str]:
     """Writes a page of facts and returns the problems, which it also writes, each with its mend."""
     problems: list[str] = []
-    print(f"python    {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores", file=out)
-    if sys.version_info < (3, 11):
-        problems.append("Python is older than 3.11: install a newer one")
+    print(
+        f"python    {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        file=out,
+    )
     for name in CORE:
         try:
             version = importlib.metadata.version(name)

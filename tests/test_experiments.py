@@ -29,7 +29,9 @@ def test_experiment(path, tmp_path, monkeypatch, capsys):
     relative = path.relative_to(ROOT)
     overrides = [*TINY, *(["decode_contexts=(8,)"] if "decode_contexts" in path.read_text() else [])]
     with pytest.raises(SystemExit) as end:
-        cli.main(["sweep", "run", str(relative), *overrides, "--preset", "smoke", "--quiet", "--results", str(tmp_path)])
+        cli.main(
+            ["sweep", "run", str(relative), *overrides, "--preset", "smoke", "--quiet", "--results", str(tmp_path)]
+        )
     out, err = capsys.readouterr()
     assert end.value.code == 0, err
     folder = tmp_path / f"{path.stem}-smoke"

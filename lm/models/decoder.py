@@ -71,6 +71,12 @@ class Decoder:
         """How many layers are made from entry `index` of the pattern."""
         return math.ceil((self.layers - index) / len(self.pattern))
 
+    def check_context(self, length: int) -> None:
+        """Raises ConfigError if the model has no positions for `length` tokens."""
+        limit = None if self.position is None else self.position.limit()
+        if limit is not None and length > limit:
+            raise ConfigError(f"this model has {limit} learned positions, {length} were asked for")
+
     def build(self, *, rngs: nnx.Rngs) -> DecoderModel:
         return DecoderModel(self, rngs=rngs)
 
@@ -191,9 +197,7 @@ class DecoderModel(nnx.Module):
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
         """An empty cache for `length` tokens in each of `batch` rows."""
-        limit = None if self.spec.position is None else self.spec.position.limit()
-        if limit is not None and length > limit:
-            raise ConfigError(f"this model has {limit} learned positions, {length} were asked for")
+        self.spec.check_context(length)
         return tuple(block.mixer.init_cache(batch, length, dtype) for block, _ in self._layers())
 
 

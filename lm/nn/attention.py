@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -120,9 +121,13 @@ class AttentionLayer(MixerLayer):
 
         seen = new = (k_BLKP, v_BLKP, positions, segments)
         if cache is not None:
-            erases = self.spec.window is not None and x.shape[1] > 1
+            ring = self.spec.window is not None
+            if not ring:  # there is no room for a token past the end, and writing over the first would pass unseen
+                room = cache.written + x.shape[1] <= cache.k.shape[1]
+                new = (jnp.where(room, k_BLKP, jnp.nan), *new[1:])
             written = kv.write(cache, *new)
-            seen, cache = kv.joined(cache, *new) if erases else written[:4], written
+            seen = kv.joined(cache, *new) if ring and x.shape[1] > 1 else kv.seen(written, self.spec.kv_heads)
+            cache = written
         k_BSKP, v_BSKP, k_positions, k_segments = seen
         y_BLHP = attend(
             q_BLHP,
@@ -141,7 +146,7 @@ class AttentionLayer(MixerLayer):
         return self.out(y_BLHP), cache
 
     def init_cache(self, batch: int, length: int, dtype: Any) -> kv.KVCache:
-        """A windowed layer keeps a ring of its window; others keep all `length` tokens."""
+        """A windowed layer keeps a ring of its window; others keep all `length` tokens, and give NaN beyond them."""
         if not self.spec.causal:
             raise ConfigError(
                 "attention with causal=False can't decode from a cache: each token changes the earlier ones"

@@ -19,33 +19,46 @@ class KVCache(NamedTuple):
 
 
 def empty(batch: int, length: int, kv_heads: int, head_width: int, dtype: Any) -> KVCache:
-    values = jnp.zeros((batch, length, kv_heads, head_width), dtype)
+    values = jnp.zeros((batch, length, kv_heads * head_width), dtype)
     slots = jnp.zeros((batch, length), jnp.int32)
     return KVCache(values, values, slots, slots, jnp.zeros((), jnp.int32))
 
 
 def write(cache: KVCache, k: jax.Array, v: jax.Array, positions: jax.Array, segments: jax.Array) -> KVCache:
-    """The cache with L more tokens; where they are more than its slots, the last ones stay."""
+    """The cache with L more tokens, k and v [B L K P]; where they are more than its slots, the last ones stay."""
     size, length = cache.k.shape[1], k.shape[1]
-    keep = min(length, size)
-    slots = (cache.written + jnp.arange(length - keep, length)) % size
+    new = _like(cache, k, v, positions, segments)
+    if length == 1:  # a slice update is done in place, a scatter may copy
+        start = cache.written % size
+        kept = [
+            jax.lax.dynamic_update_slice_in_dim(old, x, start, axis=1) for old, x in zip(cache[:4], new, strict=True)
+        ]
+    else:
+        keep = min(length, size)
+        slots = (cache.written + jnp.arange(length - keep, length)) % size
+        kept = [old.at[:, slots].set(x[:, length - keep :]) for old, x in zip(cache[:4], new, strict=True)]
+    k, v, positions, segments = kept
+    return KVCache(k, v, positions, segments, cache.written + length)
 
-    def put(old: jax.Array, new: jax.Array) -> jax.Array:
-        new = new.astype(old.dtype)
-        if length == 1:  # a slice update is done in place, a scatter may copy
-            return jax.lax.dynamic_update_slice_in_dim(old, new, slots[0], axis=1)
-        return old.at[:, slots].set(new[:, length - keep :])
 
-    kept = put(cache.k, k), put(cache.v, v), put(cache.positions, positions), put(cache.segments, segments)
-    return KVCache(*kept, cache.written + length)
+def seen(cache: KVCache, kv_heads: int) -> tuple[jax.Array, ...]:
+    """What is cached: k and v [B S K P], positions and segments [B S]."""
+    k, v = (x.reshape(*x.shape[:2], kv_heads, -1) for x in (cache.k, cache.v))
+    return k, v, cache.positions, cache.segments
 
 
 def joined(
     cache: KVCache, k: jax.Array, v: jax.Array, positions: jax.Array, segments: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """What is cached followed by the new tokens: (k, v, positions, segments).
+    """What is cached followed by the new tokens, as `seen` gives it.
 
     A ring needs this for more than one token, since writing the last of them erases what the first must see.
     """
     new = (k.astype(cache.k.dtype), v.astype(cache.v.dtype), positions, segments)
-    return tuple(jnp.concatenate(pair, axis=1) for pair in zip(cache[:4], new, strict=True))
+    return tuple(jnp.concatenate(pair, axis=1) for pair in zip(seen(cache, k.shape[2]), new, strict=True))
+
+
+def _like(cache: KVCache, k: jax.Array, v: jax.Array, *slots: jax.Array) -> tuple[jax.Array, ...]:
+    """New keys and values in the cache's layout and type."""
+    flat = (x.reshape(*x.shape[:2], -1).astype(cache.k.dtype) for x in (k, v))
+    return (*flat, *slots)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lm.errors import UserError
 from lm.sweep.manifest import Entry
 from lm.train.lock import RunLocked
 from lm.train.loop import Machine, Stopped, train
 
-log = logging.getLogger("lm")
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many runs were done now, were done before, failed, or are held by another process."""
+    """How many runs were done now and before, and the lines of those that failed or are held by another process."""
 
     done: int
     before: int
@@ -24,7 +20,7 @@ class Outcome:
     busy: tuple[str, ...]
 
 
-def execute(entries: tuple[Entry, ...], machine: Machine, say: Callable[[str], None] = log.info) -> Outcome:
+def execute(entries: tuple[Entry, ...], machine: Machine, say: Callable[[str], None] = print) -> Outcome:
     """Trains every run that isn't done. A failure is said and the rest goes on; a request to stop ends all."""
     done = before = 0
     failed: list[str] = []
@@ -42,11 +38,7 @@ def execute(entries: tuple[Entry, ...], machine: Machine, say: Callable[[str], N
             busy.append(f"{entry.planned.label}: {error}")
             say(f"{name}: another process has it")
         except Exception as error:  # a fault of one run, whatever it is, must not end the others
-            line = " ".join(str(error).split("\n")[:1]) or type(error).__name__
-            if not isinstance(error, UserError):
-                line = f"{type(error).__name__}: {line}"
-                log.debug("%s", name, exc_info=error)
-            entry.folder.fail(line)
+            line = entry.folder.fail(error)
             failed.append(f"{entry.planned.label}: {line}")
             say(f"{name} failed: {line}")
         else:

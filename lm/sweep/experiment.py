@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lm.config import ConfigError, config, is_config, replace
-from lm.sweep.match import matched
-from lm.sweep.points import Points
+from lm.config import ConfigError, config, get, is_config, replace
+from lm.sweep.match import matched, quantity
 from lm.train.run import Run
 
 
@@ -125,7 +125,21 @@ class Ablation(Experiment):
                 run, size = matched(run, target, self.match, self.adjusted, self.multiple, arm=name)
                 point = {**point, self.adjusted: size}
             out[name] = (run, point)
+            for context in self.decode_contexts:
+                run.model.check_context(context)
         return out
+
+    def match_note(self) -> str:
+        """How the arms were made equal, and what inequality is left."""
+        arms = self.arms_resolved()
+        if self.match is None:
+            return "The arms are not matched in size."
+        goal = quantity(arms[self.baseline][0], self.match)
+        left = [
+            f"{name} {get(run, self.adjusted)} ({100 * (quantity(run, self.match) / goal - 1):+.2f}%)"
+            for name, (run, _) in arms.items()
+        ]
+        return f"Matched by {self.match}: {self.adjusted} in steps of {self.multiple}: {', '.join(left)}."
 
     def _point(self, name: str, value: Any) -> dict[str, Any]:
         if isinstance(value, dict):
@@ -136,7 +150,12 @@ class Ablation(Experiment):
 
 
 def short(value: Any) -> str:
-    """A value as a label: a component by its name and the fields it was given."""
-    if is_config(value):
-        return type(value).__name__
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as a label: a component by its name and the fields that aren't at their defaults."""
+    if not is_config(value):
+        return repr(value) if isinstance(value, float) else str(value)
+    set_here = [
+        f"{field.name}={short(getattr(value, field.name))}"
+        for field in dataclasses.fields(value)
+        if getattr(value, field.name) != field.default
+    ]
+    return type(value).__name__ + (f"({', '.join(set_here)})" if set_here else "")

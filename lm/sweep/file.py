@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ class ExperimentFile:
     path: Path
     name: str
     question: str
+    command: str
     experiment: Experiment
 
 
@@ -42,32 +45,49 @@ def load(path: str | Path, preset: str | None = None, overrides: Sequence[str] =
             raise ConfigError(unknown(preset, presets, f"{path} has no preset"))
         experiment = replace(experiment, presets[preset])
     experiment = override(experiment, tuple(overrides))
-    suffix = f"-{preset}" if preset else ""
+    # what was changed is in the name, so that its report doesn't take the place of the file's own
+    changed = hashlib.blake2b("\0".join(overrides).encode(), digest_size=3).hexdigest() if overrides else ""
+    name = "-".join(filter(None, (path.stem, preset, changed)))
+    command = shlex.join(["lm", "sweep", "run", str(path), *overrides, *(("--preset", preset) if preset else ())])
     question = (module.__doc__ or path.stem).strip().split("\n")[0]
-    return ExperimentFile(path, path.stem + suffix, question, experiment)
+    return ExperimentFile(path, name, question, command, experiment)
 
 
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}")
     root = Path.cwd()
-    inside = path.resolve().is_relative_to(root)
-    parts = path.resolve().relative_to(root).with_suffix("").parts if inside else (path.stem,)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))  # experiment files import their shared bases: experiments.base
     try:
-        if inside and all(part.isidentifier() for part in parts):
-            return importlib.import_module(".".join(parts))
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        name = _dotted(path.resolve(), root)
+        if name is not None:
+            return importlib.import_module(name)
+        name = f"lm_experiment_{path.stem}"  # a name of its own: a file called random.py must not become `random`
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
+        sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
     except UserError as error:
         raise type(error)(f"{_place(path, error)}: {error}") from error
     except Exception as error:
         raise UserError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
+
+
+def _dotted(path: Path, root: Path) -> str | None:
+    """The name under which Python itself finds the file, e.g. experiments.positions; None if it finds another."""
+    if not path.is_relative_to(root):
+        return None
+    parts = path.relative_to(root).with_suffix("").parts
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        return None
+    try:
+        found = importlib.util.find_spec(".".join(parts))
+    except ImportError:
+        return None
+    return ".".join(parts) if found and found.origin and Path(found.origin).resolve() == path else None
 
 
 def _place(path: Path, error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lm import data
 from lm.config import content_hash, lift, to_dict
+from lm.files import write_atomically
 from lm.sweep.experiment import Experiment, Planned
 from lm.train.folder import RunFolder, Status
 
@@ -63,6 +64,4 @@ def manifest(experiment: Experiment, results: Path) -> tuple[Entry, ...]:
 def write(entries: tuple[Entry, ...], path: Path) -> None:
     """The manifest as JSON lines, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(entry.row()) + "\n" for entry in entries))
-    temporary.replace(path)
+    write_atomically(path, "".join(json.dumps(entry.row()) + "\n" for entry in entries))

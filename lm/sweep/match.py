@@ -25,12 +25,16 @@ def matched(run: Run, target: Run, name: str, path: str, multiple: int, arm: str
     if at(1) == at(2):
         raise ConfigError(f"arm {arm}: {name} doesn't depend on {path}, so it can't be matched by it; set adjust=")
     if at(1) > goal:
-        raise ConfigError(f"arm {arm}: even {path}={multiple} gives more {name} ({at(1):,}) than the baseline ({goal:,})")
+        raise ConfigError(
+            f"arm {arm}: even {path}={multiple} gives more {name} ({at(1):,}) than the baseline ({goal:,})"
+        )
     low, high = 1, 2
     while at(high) < goal:
         low, high = high, high * 2
         if high > LARGEST:
-            raise ConfigError(f"arm {arm}: no {path} up to {LARGEST * multiple:,} reaches the baseline's {name}, {goal:,}")
+            raise ConfigError(
+                f"arm {arm}: no {path} up to {LARGEST * multiple:,} reaches the baseline's {name}, {goal:,}"
+            )
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if at(middle) <= goal else (low, middle)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lm.config import dumps, loads
+from lm.config import diff, dumps, loads
 from lm.errors import UserError
+from lm.files import write_atomically
+from lm.train.lock import held
 from lm.train.run import Run
 
-Status = Literal["new", "interrupted", "failed", "done"]
+Status = Literal["new", "running", "interrupted", "failed", "done"]
 
 
 class RunError(UserError):
@@ -22,7 +25,7 @@ class RunError(UserError):
 @dataclass(frozen=True)
 class RunFolder:
     """config.json, provenance.json, tokenizer.json, rows.jsonl, checkpoints/ and, at the end, result.json or
-    failure.json."""
+    failure.json (with traceback.txt)."""
 
     path: Path
 
@@ -41,24 +44,42 @@ class RunFolder:
     def status(self) -> Status:
         if (self.path / "result.json").exists():
             return "done"
+        if held(self.path):
+            return "running"
         if (self.path / "failure.json").exists():
             return "failed"
         return "interrupted" if (self.path / "config.json").exists() else "new"
 
-    def create(self, run: Run, tokenizer: str, provenance: dict[str, Any]) -> None:
-        """Makes the folder, or checks that an existing one is this run's. An earlier failure is forgotten.
+    def check(self, run: Run, data: str) -> None:
+        """Raises RunError if the folder is of another run, or of the same one on other data (`data`: a fingerprint)."""
+        if not (self.path / "config.json").exists():
+            return
+        changes = diff(self.config(), run)
+        if changes:
+            path, (old, new) = next(iter(changes.items()))
+            more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+            raise RunError(
+                f"{self.path} holds another run ({path} is {old} there, {new} here{more}); use another folder"
+            )
+        if self.data() != data:
+            raise RunError(
+                f"the data has changed since the run in {self.path} began ({self.data()} then, {data} now); "
+                "put the old data back, or use another folder"
+            )
 
-        tokenizer: its text form, so that the run can be used without its corpus.
+    def create(self, run: Run, tokenizer: str, data: str, facts: dict[str, Any]) -> None:
+        """Makes the folder or checks that an existing one is this run's, and notes this start. Forgets a failure.
+
+        tokenizer: its text form, so that the run can be used without its corpus. facts: where this start came from.
         """
+        self.check(run, data)
         self.path.mkdir(parents=True, exist_ok=True)
-        if (self.path / "config.json").exists():
-            if self.config() != run:
-                raise RunError(f"{self.path} holds another run; choose another folder or continue with its config.json")
-        else:
-            self.write("config.json", dumps(run, indent=2))
-        self.write("tokenizer.json", tokenizer)
-        self.write("provenance.json", json.dumps(provenance, indent=2))
-        (self.path / "failure.json").unlink(missing_ok=True)
+        starts = self._provenance()["starts"] if (self.path / "provenance.json").exists() else []
+        self._write("config.json", dumps(run, indent=2))
+        self._write("tokenizer.json", tokenizer)
+        self._write("provenance.json", json.dumps({"data": data, "starts": [*starts, facts]}, indent=2))
+        for name in ("failure.json", "traceback.txt"):
+            (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> Run:
         """The run this folder is of."""
@@ -66,6 +87,10 @@ class RunFolder:
         if not file.exists():
             raise RunError(f"{self.path} is no run's folder: it has no config.json")
         return loads(file.read_text())
+
+    def data(self) -> str:
+        """The fingerprint of the data that the run was begun with."""
+        return self._provenance()["data"]
 
     def result(self) -> dict[str, Any]:
         """The numbers of a finished run."""
@@ -76,19 +101,21 @@ class RunFolder:
         return json.loads((self.path / "failure.json").read_text())["error"]
 
     def finish(self, result: dict[str, Any]) -> None:
-        self.write("result.json", json.dumps(result, indent=2, allow_nan=False))
+        self._write("result.json", json.dumps(result, indent=2, allow_nan=False))
 
-    def fail(self, error: str) -> None:
-        self.write("failure.json", json.dumps({"error": error}))
+    def fail(self, error: BaseException) -> str:
+        """Notes why the run failed, with the traceback, where the disk takes it. Returns the line that says why."""
+        line = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, UserError):
+            line = f"{type(error).__name__}: {line[:300]}; the traceback is in {self.path / 'traceback.txt'}"
+        with contextlib.suppress(UserError, OSError):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write("traceback.txt", "".join(traceback.format_exception(error)))
+            self._write("failure.json", json.dumps({"error": line}))
+        return line
 
-    def write(self, name: str, text: str) -> None:
-        """Writes a file whole or not at all."""
-        temporary = self.path / f".{name}.{os.getpid()}"
-        try:
-            temporary.write_text(text)
-            temporary.replace(self.path / name)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RunError(
-                f"can't write {self.path / name}: {error.strerror}; what was written before is whole"
-            ) from None
+    def _provenance(self) -> dict[str, Any]:
+        return json.loads((self.path / "provenance.json").read_text())
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, text)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from lm import data
 from lm.config import lift
 from lm.data import Codec, Dataset
@@ -23,28 +25,27 @@ from lm.train.step import Program, Values, program
 class Loaded:
     """A run with its weights (the averaged ones where the run keeps an average) and its tokenizer."""
 
+    folder: RunFolder
     run: Run
     params: param.Params
-    step: int
     codec: Codec
     program: Program
-    layout: Layout
 
 
 def load_run(path: str | Path, where: Layout | None = None) -> Loaded:
     """The newest checkpoint of a run's folder, placed on `where` (one device by default)."""
     folder = RunFolder(Path(path))
     run = folder.config()
-    where = where or layout()
-    compiled = program(run.model, lift(run.train)[0], where)
+    compiled = program(run.model, lift(run.train)[0], where or layout())
     checkpoints = Checkpoints(folder.checkpoints, keep=run.record.keep)
     latest = checkpoints.latest()
     if latest is None:
         raise RunError(f"{path} has no checkpoint yet; train the run first")
-    state = checkpoints.restore(compiled.abstract_state(), latest)
+    wanted = compiled.abstract_state()._replace(opt={})
+    state = checkpoints.restore(wanted, latest, partial=True)
     checkpoints.close()
     codec = run.data.tokenizer.loads(folder.tokenizer.read_text())
-    return Loaded(run, state.ema or state.params, latest, codec, compiled, where)
+    return Loaded(folder, run, state.ema or state.params, codec, compiled)
 
 
 def evaluate(
@@ -55,8 +56,11 @@ def evaluate(
     Raises UserError if nothing is held out.
     """
     nats = tokens = correct = bytes_ = 0.0
+    share = dataset.data.batch // jax.process_count()
+    mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
     for batch in dataset.heldout_batches(rows):
-        sums = compiled.evaluate(params, compiled.layout.put(batch), values)
+        local = {name: value[mine] for name, value in batch.items()}
+        sums = compiled.evaluate(params, compiled.layout.put(local), values)
         nats, tokens, correct = nats + float(sums.nats), tokens + float(sums.tokens), correct + float(sums.correct)
         bytes_ += dataset.bytes_of(batch)
     if not tokens:
@@ -66,5 +70,6 @@ def evaluate(
 
 
 def evaluate_run(loaded: Loaded, rows: int | None = None) -> dict[str, Any]:
-    """`evaluate` on the run's own held-out text."""
+    """`evaluate` on the run's own held-out text. Raises RunError if that has changed since the run began."""
+    loaded.folder.check(loaded.run, data.fingerprint(loaded.run.data))
     return evaluate(loaded.program, loaded.params, lift(loaded.run.train)[1], data.load(loaded.run.data), rows)

@@ -40,6 +40,21 @@ def lock(folder: str | Path) -> Iterator[None]:
         os.close(file)
 
 
+def held(folder: str | Path) -> bool:
+    """True while a process holds `folder`. Changes nothing."""
+    try:
+        file = os.open(Path(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _take(file: int, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

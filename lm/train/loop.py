@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import jax
+import numpy as np
 
 from lm import data
 from lm.config import dumps, lift
@@ -54,24 +55,26 @@ def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[
     a signal, Diverged at a NaN, and other UserErrors; what was written by then stays and is continued from.
     """
     home = RunFolder(Path(folder))
+    home.check(run, data.fingerprint(run.data))
     if home.status() == "done":
         return home.result()
-    with lock(home.path):
+    with lock(home.path), StopRequest() as stop:
         dataset = data.load(run.data)
         if dataset.vocab > run.model.vocab:
             raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
-        facts = {**provenance(), "data": dataset.fingerprint, "seed": run.seed, "data_seed": run.data.seed}
-        home.create(run, dataset.tokenizer.dumps(), facts)
+        home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, provenance())
         try:
-            with StopRequest() as stop, Trainer(run, home, dataset, machine or Machine()) as trainer:
+            with Trainer(run, home, dataset, machine or Machine()) as trainer:
                 result = trainer.run_to_end(stop)
         except Stopped:
             raise
-        except (UserError, OSError) as error:
-            home.fail(str(error))
+        except Exception as error:
+            home.fail(error)
             raise
         home.finish(result)
-        return result
+    if stop.requested:
+        raise Stopped(f"stopped after the last step of {home.path}, which is done")
+    return result
 
 
 class Trainer:
@@ -138,11 +141,20 @@ class Trainer:
         self.checkpoints.wait()
         return self._result()
 
-    def _report(self, step: int, metrics: dict[str, jax.Array], batch: data.Batch) -> None:
+    def _report(self, step: int, metrics: dict[str, jax.Array], batch: dict[str, np.ndarray]) -> None:
         """Reads the metrics of a step that is done, checks them, and writes a row where one is due."""
         numbers = {name: float(value) for name, value in metrics.items()}
         self.clock.tick(step)
-        bad = [name for name in ("loss", "gradient_norm") if not math.isfinite(numbers[name])]
+        self._check_finite({name: numbers[name] for name in ("loss", "gradient_norm", "parameter_norm")}, step)
+        self.progress.update(step, loss=numbers["loss"], tokens_per_second=self.clock.tokens_per_second)
+        if step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps:
+            per_byte = batch["weights"].sum() / max(self.dataset.bytes_of(batch), 1)
+            numbers["bits_per_byte"] = numbers["loss"] * float(per_byte) / math.log(2)
+            self._write({"step": step, "split": "train", **numbers, **self.clock.speeds()})
+
+    def _check_finite(self, numbers: dict[str, float], step: int) -> None:
+        """Raises Diverged before anything of a step that isn't finite is saved: its loss, gradient or new weights."""
+        bad = [name for name, value in numbers.items() if not math.isfinite(value)]
         if bad:
             last = self.checkpoints.latest()
             good = "there is no checkpoint before it" if last is None else f"the last good checkpoint is step {last}"
@@ -150,11 +162,6 @@ class Trainer:
                 f"{bad[0].replace('_', ' ')} is {numbers[bad[0]]} at step {step} (batch {step - 1}); {good}; "
                 "lower train.optimizer.learning_rate or train.clip, or lengthen train.schedule.warmup"
             )
-        self.progress.update(step, loss=numbers["loss"], tokens_per_second=self.clock.tokens_per_second)
-        if step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps:
-            per_byte = batch["weights"].sum() / max(self.dataset.bytes_of(batch), 1)
-            numbers["bits_per_byte"] = numbers["loss"] * float(per_byte) / math.log(2)
-            self._write({"step": step, "split": "train", **numbers, **self.clock.speeds()})
 
     def _write(self, row: dict[str, Any]) -> None:
         row["tokens"] = row["step"] * self.run.data.batch * self.run.data.length
@@ -166,6 +173,7 @@ class Trainer:
         """The loss over the held-out text, as a row. Evaluates the averaged weights where there are any."""
         params = self.state.ema or self.state.params
         found = evaluate(self.program, params, self.values, self.dataset, self.run.record.heldout_rows)
+        self._check_finite({"loss": found["loss"]}, self.step)
         self._write({"step": self.step, "split": "heldout", **found})
 
     def _result(self) -> dict[str, Any]:

@@ -80,9 +80,9 @@ class Run:
             raise ConfigError(f"seed={self.seed} must be at least 0 and below 2^31")
         if self.data.batch % self.train.accumulate:
             raise ConfigError(f"train.accumulate={self.train.accumulate} must divide data.batch={self.data.batch}")
-        limit = None if self.model.position is None else self.model.position.limit()
-        if limit is not None and self.data.length > limit:
-            raise ConfigError(f"data.length={self.data.length} is more than the {limit} learned positions of the model")
+        if self.data.heldout == 0:
+            raise ConfigError("data.heldout=0 leaves nothing to measure the run by; hold out a small share, e.g. 0.05")
+        self.model.check_context(self.data.length)
 
     @property
     def tokens(self) -> int:

@@ -10,36 +10,38 @@ import jax
 
 from lm import data
 from lm.config import lift
-from lm.sharding import layout
+from lm.sharding import Layout
 from lm.train.run import Run
 from lm.train.step import program
 
 
-def training_speeds(runs: Mapping[str, Run], repeats: int = 5, steps: int = 4) -> dict[str, dict[str, float]]:
-    """Tokens a second of each run: the median over `repeats` and the range.
+def training_speeds(
+    runs: Mapping[str, Run], layout: Layout, repeats: int = 7, steps: int = 4
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Tokens a second of each run: the median over `repeats` and the range; and why a run couldn't be timed.
 
     The runs take turns, `steps` steps at a time, so that what else the machine does hits all of them. Compilation and
     the first steps aren't counted.
     """
-    timers = {name: _timer(run, steps) for name, run in runs.items()}
-    for timer in timers.values():
-        next(timer)
+    timers = {name: _timer(run, layout, steps) for name, run in runs.items()}
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
+    failed: dict[str, str] = {}
+    for _ in range(repeats + 1):
         for name, timer in timers.items():
-            found[name].append(next(timer))
-    return {
-        name: {"tokens_per_second": median(speeds), "low": min(speeds), "high": max(speeds)}
-        for name, speeds in found.items()
-    }
+            if name not in failed:
+                try:
+                    found[name].append(next(timer))
+                except Exception as error:  # out of memory, mostly: the other runs are still worth timing
+                    failed[name] = str(error).split("\n")[0]
+    speeds = {name: times[1:] for name, times in found.items() if name not in failed}
+    return {n: {"tokens_per_second": median(s), "low": min(s), "high": max(s)} for n, s in speeds.items()}, failed
 
 
-def _timer(run: Run, steps: int) -> Iterator[float]:
+def _timer(run: Run, layout: Layout, steps: int) -> Iterator[float]:
     """Trains `steps` steps at each `next`, and gives their tokens a second."""
-    where = layout()
     shape, values = lift(run.train)
-    compiled = program(run.model, shape, where)
-    batch = where.put(data.load(run.data).batch(0))
+    compiled = program(run.model, shape, layout)
+    batch = layout.put(data.load(run.data).batch(0))
     state = compiled.init(run.seed)
     while True:
         began = time.perf_counter()

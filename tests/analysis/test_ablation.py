@@ -220,6 +220,8 @@ def test_curve_differences_are_taken_inside_seeds():
     assert figure is not None
     lines = [line.get_ydata() for line in figure.axes[0].lines[1:]]
     assert len(lines) == 3 and all(np.allclose(y, 0.5) for y in lines)
+    with pytest.raises(TableError, match="no arm with heldout loss called 'a'; did you mean 'A'"):
+        curve_differences(pd.DataFrame(rows), "a")
 
 
 def test_the_longest_context_is_one_that_all_arms_share(decode):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from lm.data.packing import BLOCK, Order, Stream, concatenate
 from lm.data.store import Split
 
+pytestmark = pytest.mark.core
+
 EOT = 255
 documents_of = st.lists(st.lists(st.integers(0, 254), min_size=1, max_size=25), min_size=1, max_size=8)
 

@@ -76,7 +76,9 @@ def test_greedy_generation_is_the_argmax_of_the_full_forward(name: str) -> None:
     for row, (prompt, new) in enumerate(zip(PROMPTS, out, strict=True)):
         rows[row, : len(prompt) + NEW] = prompt + new
         segments[row, : len(prompt) + NEW] = 1
-    logits = np.asarray(jax.jit(lambda p: param.merge(graph, p)(rows, segments=jnp.asarray(segments)))(params))
+    logits = np.asarray(
+        jax.jit(lambda p: param.merge(graph, p)(jnp.asarray(rows), segments=jnp.asarray(segments)))(params)
+    )
     for row, (prompt, new) in enumerate(zip(PROMPTS, out, strict=True)):
         assert new == logits[row, len(prompt) - 1 : len(prompt) + NEW - 1].argmax(axis=-1).tolist()
     assert len({tuple(row) for row in out}) > 1

@@ -41,7 +41,12 @@ LR, WIDTH = "train.optimizer.learning_rate", "model.width"
 
 
 def test_points():
-    assert grid({"a": [1, 2], "b": "xy"}) == ({"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"})
+    assert grid({"a": [1, 2], "b": "xy"}) == (
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    )
     assert zipped({"a": [1, 2], "b": [3, 4]}) == ({"a": 1, "b": 3}, {"a": 2, "b": 4})
     assert chain(grid({"a": [1]}), grid({"b": [2]})) == ({"a": 1}, {"b": 2})
     assert cross(grid({"a": [1, 2]}), grid({"b": [3]})) == ({"a": 1, "b": 3}, {"a": 2, "b": 3})

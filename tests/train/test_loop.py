@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from lm import data
 from lm.config import dumps, replace
 from lm.data import Data, Text
 from lm.models import Decoder
@@ -24,6 +25,8 @@ from lm.train.load import evaluate_run, load_run
 from lm.train.lock import RunLocked, lock
 from lm.train.loop import Diverged, Machine, train
 from lm.train.rows import read
+
+pytestmark = pytest.mark.core
 
 QUIET = Machine(quiet=True)
 TIMES = ("seconds", "tokens_per_second", "mfu")
@@ -66,7 +69,7 @@ def assert_same(a: Path, b: Path) -> None:
     assert rows(a) == rows(b)
 
 
-class Kill(Exception):
+class Kill(BaseException):
     pass
 
 
@@ -177,13 +180,43 @@ def test_a_second_process_is_refused(run, tmp_path):
 
 def test_another_run_in_the_folder_is_refused(run, undisturbed):
     other = replace(run, {"train.optimizer.learning_rate": 0.5})
-    (undisturbed / "result.json").rename(undisturbed / "moved")
-    try:
-        with pytest.raises(RunError, match="another run"):
-            train(other, undisturbed, QUIET)
-    finally:
-        (undisturbed / "moved").rename(undisturbed / "result.json")
+    with pytest.raises(RunError, match=r"another run \(train.optimizer.learning_rate is 0.001 there, 0.5 here\)"):
+        train(other, undisturbed, QUIET)
     assert not (undisturbed / "failure.json").exists()
+
+
+def test_changed_data_is_refused(run, undisturbed, tmp_path):
+    """The same run on a text that has changed since: neither its result nor its weights stand for it any more."""
+    folder = Path(run.data.corpus.path)
+    before = (folder / "0.txt").read_text()
+    try:
+        (folder / "0.txt").write_text(before + "more")
+        with pytest.raises(RunError, match="the data has changed"):
+            train(run, undisturbed, QUIET)
+        with pytest.raises(RunError, match="the data has changed"):
+            evaluate_run(load_run(undisturbed))
+    finally:
+        (folder / "0.txt").write_text(before)
+
+
+def test_a_running_run_says_so(run, tmp_path):
+    with lock(tmp_path):
+        assert RunFolder(tmp_path).status() == "running"
+    assert RunFolder(tmp_path).status() == "new"
+
+
+def test_an_unforeseen_error_leaves_its_traceback(run, tmp_path, monkeypatch):
+    from lm.train import loop
+
+    def broken(self):
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr(loop.Trainer, "_evaluate", broken)
+    with pytest.raises(ZeroDivisionError):
+        train(run, tmp_path, QUIET)
+    home = RunFolder(tmp_path)
+    assert home.status() == "failed" and "surprise" in home.failure()
+    assert "in broken" in (tmp_path / "traceback.txt").read_text()
 
 
 def test_a_checkpoint_cut_short_is_said_and_never_started_over(run, tmp_path, monkeypatch):
@@ -202,8 +235,8 @@ def test_a_checkpoint_cut_short_is_said_and_never_started_over(run, tmp_path, mo
 def test_the_folder_tells_where_a_run_came_from(run, undisturbed):
     assert RunFolder(undisturbed).config() == run
     facts = json.loads((undisturbed / "provenance.json").read_text())
-    assert facts["data"] and facts["seed"] == run.seed
-    assert "jax" in json.dumps(facts)
+    assert facts["data"] == data.fingerprint(run.data)
+    assert len(facts["starts"]) == 1 and facts["starts"][0]["packages"]["jax"] == jax.__version__
 
 
 def test_ids_depend_on_content_alone(run):

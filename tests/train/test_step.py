@@ -68,7 +68,7 @@ class TestMetrics:
         batch = BATCHES[0]
         graph, params = made(MODEL)
         model: Any = param.merge(graph, params)
-        logits = np.asarray(model(batch["tokens"], segments=jnp.asarray(batch["segments"])), np.float64)
+        logits = np.asarray(model(jnp.asarray(batch["tokens"]), segments=jnp.asarray(batch["segments"])), np.float64)
         log_z = scipy.special.logsumexp(logits, axis=-1)
         log_p = logits - log_z[..., None]
         nats = -np.take_along_axis(log_p, batch["targets"][..., None], axis=-1)[..., 0]
@@ -90,7 +90,7 @@ class TestMetrics:
 
         def objective(params: param.Params) -> jax.Array:
             module: Any = param.merge(graph, params)
-            logits = module(batch["tokens"], segments=jnp.asarray(batch["segments"]))
+            logits = module(jnp.asarray(batch["tokens"]), segments=jnp.asarray(batch["segments"]))
             nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.asarray(batch["targets"])[..., None], -1)[
                 ..., 0
             ]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def attend(
     static = Static(mask, scale, softcap, blocks(mask, L, S, ordered))
     if L <= FEW:
         return attention_plain.attend(
-            q_BLHP, k_BSKP, v_BSKP, **vars(ids), mask=mask, bias=bias, scale=scale, softcap=softcap, ordered=ordered
+            q_BLHP, k_BSKP, v_BSKP, **ids._asdict(), mask=mask, bias=bias, scale=scale, softcap=softcap, ordered=ordered
         )
     q_BKGLP = q_BLHP.reshape(B, L, K, H // K, P).transpose(0, 2, 3, 1, 4)
     k_BKSP, v_BKSP = k_BSKP.swapaxes(1, 2), v_BSKP.swapaxes(1, 2)
@@ -90,9 +90,7 @@ def attend(
     return out_BKGLP.transpose(0, 3, 1, 2, 4).reshape(B, L, H, -1)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Ids:
+class Ids(NamedTuple):
     """What the mask is computed from."""
 
     q_positions: Int[Array, "B L"]
@@ -209,7 +207,7 @@ def _chunk(
     q_positions: Array,
     q_segments: Array,
 ) -> Array:
-    scores, seen = static.scores(q_BKGLP, k_BKSP, replace(ids, q_positions=q_positions, q_segments=q_segments))
+    scores, seen = static.scores(q_BKGLP, k_BKSP, ids._replace(q_positions=q_positions, q_segments=q_segments))
     if bias is not None:
         (_, K, G), (L, S) = scores.shape[:3], scores.shape[3:]
         scores += bias(q_positions, ids.k_positions).reshape(-1, K, G, L, S)

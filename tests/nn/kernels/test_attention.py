@@ -94,6 +94,7 @@ def bias_of(case: Case, table):
 
 def run(case: Case, q, k, v, table, ids, implementation=None, scale=0.3):
     options = dict(mask=case.mask, softcap=case.softcap, ordered=case.ordered, scale=scale)
+    q, k, v, table, ids = jax.tree.map(jnp.asarray, (q, k, v, table, ids))
     return attend(q, k, v, bias=bias_of(case, table), **ids, **options, implementation=implementation)
 
 
@@ -327,4 +328,4 @@ def test_wrong_calls_say_what_is_wrong():
     with pytest.raises(KernelError, match="K dividing H"):
         run(case, q[:, :, :3], k, v, table, ids)
     with pytest.raises(KernelError, match="promised ordered rows, but has 3 queries and 4 keys"):
-        run(case, q[:, :3], k, v, table, {**ids, "q_positions": ids["q_positions"][:, :3]})
+        run(case, q[:, :3], k, v, table, {n: x[:, :3] if n[0] == "q" else x for n, x in ids.items()})

@@ -20,7 +20,7 @@ def inputs(shape, V=50, D=16, dtype=np.float32):
     h, w, bias = normal(*shape, D), normal(V, D), normal(V)
     targets = rng.integers(0, V, shape).astype(np.int32)
     weights = rng.choice([0.0, 1.0, 0.5], shape).astype(np.float32)
-    return jnp.asarray(h, dtype), jnp.asarray(w, dtype), bias, targets, weights
+    return jnp.asarray(h, dtype), jnp.asarray(w, dtype), *map(jnp.asarray, (bias, targets, weights))
 
 
 def plain(h, w, bias, targets, weights, z_loss, smoothing, softcap):
@@ -106,7 +106,7 @@ def test_no_logits_of_all_tokens_exist_when_the_vocabulary_is_large():
 
 def test_bfloat16_inputs_are_accumulated_in_float32():
     h, w, _, targets, weights = inputs((2, 300), V=64, D=32, dtype=jnp.bfloat16)
-    weights = np.ones_like(weights)
+    weights = jnp.ones_like(weights)
 
     @quick_jit
     def both(h, w):

@@ -54,7 +54,7 @@ def test_the_result_has_the_type_of_x_and_each_gradient_that_of_its_input():
 
 
 def test_the_platform_chooses_and_forward_mode_stays_possible(monkeypatch):
-    x, w = normal(3, 4), normal(4, 2, seed=1)
+    x, w = jnp.asarray(normal(3, 4)), jnp.asarray(normal(4, 2, seed=1))
     text = lambda: str(jax.make_jaxpr(jax.grad(lambda w: linear(x, w, contract=1).sum()))(w))  # noqa: E731
     assert "optimization_barrier" in text()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -66,4 +66,4 @@ def test_the_platform_chooses_and_forward_mode_stays_possible(monkeypatch):
 
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"last 1 axes of x \(3, 4\) aren't the first 1 of w \(5, 2\)"):
-        linear(normal(3, 4), normal(5, 2), contract=1)
+        linear(jnp.asarray(normal(3, 4)), jnp.asarray(normal(5, 2)), contract=1)
