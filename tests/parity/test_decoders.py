@@ -130,7 +130,7 @@ def test_logits_and_gradients(name: str) -> None:
     @quick
     def run(params: Any) -> tuple[jax.Array, Any]:
         def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-            logits = merge(graph, params)(tokens)
+            logits = merge(graph, params)(jnp.asarray(tokens))
             chosen = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), tokens[:, 1:, None], axis=-1)
             return -jnp.sum(chosen), logits
 
@@ -152,7 +152,7 @@ def test_stretched_rope(name: str) -> None:
     tokens = some_tokens()
     with torch.no_grad():
         expected = model(torch.tensor(tokens), use_cache=False).logits.numpy()
-    assert_close(quick(lambda p: merge(graph, p)(tokens))(params), expected, LOGITS, "logits")
+    assert_close(quick(lambda p: merge(graph, p)(jnp.asarray(tokens)))(params), expected, LOGITS, "logits")
 
 
 def test_packed_documents_are_the_documents_alone() -> None:
@@ -161,7 +161,7 @@ def test_packed_documents_are_the_documents_alone() -> None:
     graph, params = ours(model, spec_of(model.config))
     tokens = some_tokens()[:1]
     segments = np.repeat([1, 2], [13, LENGTH - 13])[None]
-    packed: DecoderModel = merge(graph, params)
+    packed: DecoderModel = merge(graph, jax.tree.map(jnp.asarray, params))
     logits = packed(jnp.asarray(tokens), segments=jnp.asarray(segments))
     with torch.no_grad():
         alone = [model(torch.tensor(part), use_cache=False).logits.numpy() for part in np.split(tokens, [13], axis=1)]

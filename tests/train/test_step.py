@@ -19,8 +19,6 @@ from lm.train import AdamW, Constant, Cosine, Linear, Run, Training
 from lm.train.step import Program, State, program
 from tests.tiny import MODELS, made, packed
 
-pytestmark = pytest.mark.core
-
 MODEL = replace(MODELS["gqa"], {"layers": 1, "softcap": 8.0})
 BATCHES = [packed(rows=4, seed=seed) for seed in range(3)]
 TRAINING = Training(steps=10, optimizer=AdamW(learning_rate=1e-2, eps=1e-3), schedule=Constant(), clip=None)
