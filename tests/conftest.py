@@ -23,4 +23,4 @@ os.environ.setdefault("MPLBACKEND", "agg")
 if importlib.util.find_spec("beartype"):
     from jaxtyping import install_import_hook
 
-    install_import_hook(["lm.nn", "lm.models", "lm.infer", "lm.objectives"], "beartype.beartype")
+    install_import_hook(["lm.nn", "lm.models", "lm.infer", "lm.objectives"], "tests.checking.calls")

@@ -13,8 +13,6 @@ from lm.models import Decoder, Execution
 from lm.nn import param
 from tests.tiny import LENGTH, MODELS, VOCAB, attention, made
 
-pytestmark = pytest.mark.core
-
 ROWS = {
     "one document": np.ones(LENGTH, np.int32),
     "three documents": np.array([1] * 4 + [2] + [3] * 7, np.int32),
