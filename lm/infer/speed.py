@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from lm.infer.generate import advance, graph
+from lm.infer.generate import advance
 from lm.models import Cache, Decoder
 from lm.nn import param
 
@@ -23,8 +24,9 @@ def decode_speed(model: Decoder, context: int, batch: int = 1, repeats: int = 7)
     Weights and cache are drawn at random: the speed doesn't depend on them. Making and filling the cache isn't timed.
     Returns the median over `repeats` and the range.
     """
-    params = jax.jit(lambda: param.split(model.build(rngs=nnx.Rngs(params=0)))[1])()
-    cache = jax.jit(lambda: _filled(model, context, batch))()
+    module = nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0)))
+    params = jax.tree.map(_drawn, param.split(module)[1])
+    cache = _filled(jax.eval_shape(lambda: module.init_cache(batch, context + TOKENS)), context)
     program = jax.jit(lambda params, cache: _decode(model, params, cache, context, batch), donate_argnums=1)
     speeds = []
     for repeat in range(repeats + 1):
@@ -41,22 +43,28 @@ def decode_speed(model: Decoder, context: int, batch: int = 1, repeats: int = 7)
     }
 
 
-def _filled(model: Decoder, context: int, batch: int) -> Cache:
-    """A cache with `context` tokens and room for those that are timed."""
-    module = param.merge(graph(model), param.split(model.build(rngs=nnx.Rngs(params=0)))[1])
-    cache = module.init_cache(batch, context + TOKENS)
-    drawn = lambda x: jax.random.normal(jax.random.key(0), x.shape, x.dtype)  # noqa: E731
-    slots = [jnp.arange(layer.k.shape[1]) + max(context - layer.k.shape[1], 0) for layer in cache]
-    return tuple(
-        layer._replace(
-            k=drawn(layer.k),
-            v=drawn(layer.v),
-            positions=jnp.broadcast_to(at, layer.positions.shape).astype(jnp.int32),
-            segments=jnp.broadcast_to(at < context, layer.segments.shape).astype(jnp.int32),
-            written=jnp.asarray(context, jnp.int32),
+def _drawn(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """Drawn by NumPy: there is nothing to compile, which would take longer than the measurement."""
+    return jnp.asarray(np.random.default_rng(0).normal(0, 0.1, shape.shape), shape.dtype)
+
+
+def _filled(empty: Cache, context: int) -> Cache:
+    """A cache of these shapes that holds `context` tokens."""
+    layers = []
+    for layer in empty:
+        size = layer.k.shape[1]
+        at = np.arange(size) + max(context - size, 0)
+        positions, segments = (np.broadcast_to(x, layer.positions.shape) for x in (at, at < context))
+        layers.append(
+            layer._replace(
+                k=_drawn(layer.k),
+                v=_drawn(layer.v),
+                positions=jnp.asarray(positions, jnp.int32),
+                segments=jnp.asarray(segments, jnp.int32),
+                written=jnp.asarray(context, jnp.int32),
+            )
         )
-        for layer, at in zip(cache, slots, strict=True)
-    )
+    return tuple(layers)
 
 
 def _decode(model: Decoder, params: param.Params, cache: Cache, context: int, batch: int) -> tuple[jax.Array, Cache]:
