@@ -83,7 +83,7 @@ ACTIVATIONS: list[tuple[Activation, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("activation", "exact"), ACTIVATIONS, ids=lambda a: str(a)[:30])
+@pytest.mark.parametrize(("activation", "exact"), ACTIVATIONS, ids=[str(a) for a, _ in ACTIVATIONS])
 def test_activations_and_the_layers_around_them(activation: Activation, exact: Any) -> None:
     np.testing.assert_allclose(activation(jnp.asarray(X, jnp.float32)), exact(X), atol=1e-5, rtol=1e-5)
     plain, gated = MLP(hidden=5, activation=activation, bias=True), GatedMLP(hidden=5, activation=activation, bias=True)
