@@ -14,7 +14,7 @@ FILES = sorted(p for p in (ROOT / "experiments").rglob("*.py") if p.name != "bas
 TINY = (
     "base.train.steps=2",
     "base.train.schedule.warmup=0",
-    "base.model.width=32",
+    "base.model.width=64",
     "base.model.layers=1",
     "base.data.length=16",
     "base.data.batch=2",
@@ -34,7 +34,7 @@ def test_experiment(path, tmp_path, monkeypatch, capsys):
         )
     out, err = capsys.readouterr()
     assert end.value.code == 0, err
-    folder = tmp_path / f"{path.stem}-smoke"
+    (folder,) = tmp_path.glob(f"{path.stem}-smoke-*")  # the last part is of the overrides
     assert (folder / "report.html").stat().st_size > 10_000
     experiment = file.load(relative).experiment
     for arm in experiment.arms_resolved():

@@ -142,17 +142,22 @@ def see_rules(rules: ShardingRules) -> Any:
 
 
 def see_experiment(experiment: Any) -> Any:
-    from lm.sweep import report
+    from lm.sweep import speeds
 
     planned = [(plan.label, repr(plan.run)) for plan in experiment.planned()]
     if not isinstance(experiment, Ablation):
         return planned
     timed: list[int] = []
-    original, report.decode_speed = report.decode_speed, lambda model, context, batch: timed.append(context) or {}
-    try:
-        report.decode_table(experiment, Path(_scratch("decode"), "table"))
-    finally:
-        report.decode_speed = original
+
+    def time(model: Any, context: int, batch: int) -> dict[str, Any]:
+        timed.append(context)
+        return {}
+
+    done = {arm: run for arm, (run, _) in experiment.arms_resolved().items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speeds, "decode_speed", time)
+        patch.setattr(speeds, "finished", lambda entries: done)
+        speeds.decode_table(experiment, (), Path(_scratch("decode"), "table"))
     return planned, timed
 
 

@@ -33,7 +33,7 @@ RUN = Run(model=MODELS["learned"], train=Training(steps=20), data=Data(length=LE
         ({"record.every": 0}, "every=0 must be at least 1"),
         ({"record.heldout_rows": 0}, "heldout_rows=0 must be at least 1"),
         ({"record.evaluations": -1}, "evaluations=-1"),
-        ({"data.length": 17}, "data.length=17 is more than the 16 learned positions"),
+        ({"data.length": 17}, "16 learned positions, 17 were asked for"),
         ({"model.layers": 0}, "layers=0 must be at least 1"),
         ({"model.block": ()}, "empty pattern"),
         ({"model.softcap": 0.0}, "softcap=0.0 must be positive"),
