@@ -28,7 +28,7 @@ def prepare_jax() -> None:
     """What must be in the environment before JAX starts: a compile cache, and no deadlock on few cores."""
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         # jax 0.10 and 0.11 can deadlock with more virtual devices than threads; with one device, threads beyond the
-        # cores make a step more than twice as slow
+        # cores make a step slower (1.4 times on two)
         os.environ.setdefault("NPROC", "16")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(paths.cache_dir("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
