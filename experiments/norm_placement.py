@@ -3,7 +3,8 @@
     lm sweep run experiments/norm_placement.py
     lm sweep run experiments/norm_placement.py --preset smoke
 
-20 runs, an estimated 4 minutes each on two CPU cores (as in attention_ablation). Not run in full yet: there is no result to show.
+20 runs, an estimated 4 minutes each on two CPU cores (as in attention_ablation).
+Not run in full yet: there is no result to show.
 """
 
 from experiments.base import small_decoder, smoke
