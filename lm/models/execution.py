@@ -20,11 +20,13 @@ class Execution:
     or everything inside a layer ("full").
     compute: the type of activations and of the weights as the layers see them; parameters stay float32, and so do
     norms' statistics, softmax and the loss.
+    kernels: "auto" takes the fast form of each layer on this platform, "plain" its definition.
     """
 
     layers: Literal["auto", "scan", "unroll"] = "auto"
     remat: Literal["none", "dots", "full"] = "none"
     compute: Literal["float32", "bfloat16"] = "float32"
+    kernels: Literal["auto", "plain"] = "auto"
 
     def unrolls(self, layers: int) -> bool:
         return self.layers == "unroll" or (self.layers == "auto" and layers < SCAN_FROM)

@@ -6,7 +6,9 @@ that differ only in those share one executable.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +20,7 @@ from lm import sharding
 from lm.config import lower
 from lm.models import Decoder
 from lm.nn import param
+from lm.nn.kernels.platform import plain_forms
 from lm.objectives import Batch, Sums
 from lm.sharding import Layout
 from lm.train.run import Training
@@ -65,6 +68,12 @@ class Program:
         """The model as the step sees it: weights in the type of the computation."""
         return param.merge(self.graph, self.training.execution.cast(params))
 
+    @contextlib.contextmanager
+    def _tracing(self) -> Iterator[None]:
+        """Where a model is traced: activations know their layout, and layers which of their forms to take."""
+        with sharding.use(self.layout), plain_forms(self.training.execution.kernels == "plain"):
+            yield
+
     def abstract_state(self) -> State:
         """Shapes, types and shardings of the state, for restoring a checkpoint."""
         shapes = jax.eval_shape(self._init, 0)
@@ -91,7 +100,7 @@ class Program:
 
     def _step(self, state: State, batch: Batch, values: Values) -> tuple[State, Metrics]:
         training = lower(self.training, values)
-        with sharding.use(self.layout):
+        with self._tracing():
             grads, sums = self._gradients(state.params, batch, training)
         grads = jax.tree.map(lambda g: g / sums.tokens, grads)
         norm = optax.global_norm(grads)
@@ -138,7 +147,7 @@ class Program:
 
     def _evaluate(self, params: param.Params, batch: Batch, values: Values) -> Sums:
         training = lower(self.training, values)
-        with sharding.use(self.layout):
+        with self._tracing():
             return training.objective(self.module(params), batch, training.execution)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels import attention_blocked, attention_cudnn, attention_plain, attention_splash
 from lm.nn.kernels.attention_request import Bias, KernelError, Request
-from lm.nn.kernels.platform import Platform, platform
+from lm.nn.kernels.platform import Platform, fast, platform
 from lm.nn.mask import Mask
 
 IMPLEMENTATIONS: Mapping[str, ModuleType] = {
@@ -103,7 +103,7 @@ def request_of(
 def choose(request: Request, implementation: str | None = None) -> str:
     """The name of the implementation that serves the request. Raises KernelError as `attend` does."""
     if implementation is None:
-        names = PREFERENCE[platform()]
+        names = PREFERENCE[platform()] if fast(platform()) else ("plain",)
         return next(name for name in names if IMPLEMENTATIONS[name].unsupported(request) is None)
     if implementation not in IMPLEMENTATIONS:
         raise KernelError(f"there is no attention '{implementation}'; there are: {', '.join(IMPLEMENTATIONS)}")

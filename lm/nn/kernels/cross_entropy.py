@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.nn.kernels.platform import settled
+from lm.nn.kernels.platform import fast, platform, settled
 
 LARGE = 2048  # a smaller vocabulary gains nothing from chunks
 TOKENS = 1024  # tokens of a chunk
@@ -67,11 +67,12 @@ def cross_entropy(
     """
     shape, (V, D) = targets.shape, w_VD.shape
     rows, L = math.prod(shape[:-1]), shape[-1] if shape else 1
+    whole = V < LARGE or not fast(platform())
     if chunk is None:
-        chunk = L if V < LARGE else max(1, TOKENS // max(rows, 1), math.ceil(L / CHUNKS))
+        chunk = L if whole else max(1, TOKENS // max(rows, 1), math.ceil(L / CHUNKS))
     head = Head(w_VD, bias_V, jnp.asarray(z_loss, jnp.float32), jnp.asarray(label_smoothing, jnp.float32))
     tokens = h.reshape(rows, L, D), targets.reshape(rows, L), weights.reshape(rows, L).astype(jnp.float32)
-    if chunk >= L and V < LARGE:
+    if chunk >= L and whole:
         loss_BL, nats, correct = _losses(softcap, head, *tokens[:2])[0]
         loss = jnp.sum(loss_BL * tokens[2])
     else:

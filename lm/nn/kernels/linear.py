@@ -8,7 +8,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from lm.nn.kernels.platform import platform, settled
+from lm.nn.kernels.platform import fast, settled
 
 
 def linear(
@@ -24,7 +24,7 @@ def linear(
         raise ValueError(f"linear: the last {contract} axes of x {x.shape} aren't the first {contract} of w {w.shape}")
     rows, inner, out = x.shape[: x.ndim - contract], w.shape[:contract], w.shape[contract:]
     if plain is None:
-        plain = platform() != "cpu"
+        plain = not fast("cpu")
     w = w.astype(x.dtype)
     if plain:
         axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
