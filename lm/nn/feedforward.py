@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from lm.config import ConfigError, config
 from lm.nn.cost import Cost, dense
+from lm.nn.kernels.recompute import recomputed
 from lm.nn.linear import Linear
 
 Aux = dict[str, jax.Array]  # named scalars that a layer adds to the loss or the metrics
@@ -104,6 +105,9 @@ class GatedMLP(FeedForward):
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> GatedMLPLayer:
         return GatedMLPLayer(self, width, rngs=rngs, depth=depth)
 
+    def gated(self, gate: Float[Array, "B L F"], up: Float[Array, "B L F"]) -> Float[Array, "B L F"]:
+        return self.activation(gate) * up
+
     def cost(self, width: int, length: int) -> Cost:
         up = dense(width, self.hidden, length, self.bias)
         return up + up + dense(self.hidden, width, length, self.bias)
@@ -137,7 +141,7 @@ class MLPLayer(nnx.Module):
         self.down = Linear({"mlp": spec.hidden}, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
-        return self.down(self.spec.activation(self.up(x))), {}
+        return self.down(recomputed(self.spec.activation, self.up(x))), {}
 
 
 class GatedMLPLayer(nnx.Module):
@@ -148,7 +152,7 @@ class GatedMLPLayer(nnx.Module):
         self.down = Linear({"mlp": spec.hidden}, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
-        return self.down(self.spec.activation(self.gate(x)) * self.up(x)), {}
+        return self.down(recomputed(self.spec.gated, self.gate(x), self.up(x))), {}
 
 
 def to_residual(depth: int) -> float:

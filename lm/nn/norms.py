@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from lm.config import config
 from lm.nn.cost import Cost, weights
+from lm.nn.kernels.recompute import recomputed
 from lm.nn.param import ones, param, zeros
 
 
@@ -32,8 +33,14 @@ class RMSNorm(Norm):
     bias: bool = False
     zero_centered: bool = False
 
-    def build(self, width: int, *, rngs: nnx.Rngs, axis: str = "embed") -> RMSNormLayer:
-        return RMSNormLayer(self, width, axis=axis, rngs=rngs)
+    def build(self, width: int, *, rngs: nnx.Rngs, axis: str = "embed") -> NormLayer:
+        return NormLayer(self, width, axis=axis, rngs=rngs)
+
+    def normalized(self, x: Float[Array, "*B D"], *affine: Float[Array, " D"]) -> Float[Array, "*B D"]:
+        """x normalised, then scaled and shifted by what `affine` holds."""
+        x32 = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        return _affine(x32 * jax.lax.rsqrt(mean_square + self.epsilon), self.zero_centered, *affine).astype(x.dtype)
 
     def cost(self, width: int) -> Cost:
         return weights(width * (2 if self.bias else 1))
@@ -47,36 +54,33 @@ class LayerNorm(Norm):
     bias: bool = True
     zero_centered: bool = False
 
-    def build(self, width: int, *, rngs: nnx.Rngs, axis: str = "embed") -> LayerNormLayer:
-        return LayerNormLayer(self, width, axis=axis, rngs=rngs)
+    def build(self, width: int, *, rngs: nnx.Rngs, axis: str = "embed") -> NormLayer:
+        return NormLayer(self, width, axis=axis, rngs=rngs)
+
+    def normalized(self, x: Float[Array, "*B D"], *affine: Float[Array, " D"]) -> Float[Array, "*B D"]:
+        """x normalised, then scaled and shifted by what `affine` holds."""
+        centred = x.astype(jnp.float32) - jnp.mean(x, axis=-1, keepdims=True, dtype=jnp.float32)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        return _affine(centred * jax.lax.rsqrt(variance + self.epsilon), self.zero_centered, *affine).astype(x.dtype)
 
     def cost(self, width: int) -> Cost:
         return weights(width * (2 if self.bias else 1))
 
 
-class _Affine(nnx.Module):
-    """The learned scale and shift that follow the normalisation."""
+class NormLayer(nnx.Module):
+    """`layer(x) -> y`: the normalisation, then a learned scale and shift."""
 
     def __init__(self, spec: RMSNorm | LayerNorm, width: int, *, axis: str, rngs: nnx.Rngs):
         self.spec = spec
         self.scale = param(rngs, (width,), (axis,), zeros if spec.zero_centered else ones)
         self.bias = param(rngs, (width,), (axis,), zeros) if spec.bias else None
 
-    def affine(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        scale = self.scale[...].astype(jnp.float32)
-        y = x * (1 + scale if self.spec.zero_centered else scale)
-        return y if self.bias is None else y + self.bias[...]
-
-
-class RMSNormLayer(_Affine):
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        x32 = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-        return self.affine(x32 * jax.lax.rsqrt(mean_square + self.spec.epsilon)).astype(x.dtype)
+        affine = (self.scale[...],) if self.bias is None else (self.scale[...], self.bias[...])
+        return recomputed(self.spec.normalized, x, *affine)
 
 
-class LayerNormLayer(_Affine):
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        centred = x.astype(jnp.float32) - jnp.mean(x, axis=-1, keepdims=True, dtype=jnp.float32)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        return self.affine(centred * jax.lax.rsqrt(variance + self.spec.epsilon)).astype(x.dtype)
+def _affine(x: jax.Array, zero_centered: bool, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    scale = scale.astype(jnp.float32)
+    y = x * (1 + scale if zero_centered else scale)
+    return y if bias is None else y + bias.astype(jnp.float32)
