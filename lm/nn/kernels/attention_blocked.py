@@ -174,7 +174,7 @@ def _short_backward(static: Static, saved: tuple, dout_BKGLP: Array) -> tuple:
         k, v = (x[..., columns, :] for x in (k_BKSP, v_BKSP))
         q, dout, lse, pull = (_merged(x[..., rows, :]) for x in (q_BKGLP, dout_BKGLP, lse_BKGL1, pull_BKGL1))
         scores, seen = static.scores(q, k, ids.of(block))
-        probs = jnp.where(seen, jnp.exp(scores - lse), 0.0)
+        probs = jnp.exp(jnp.where(seen, scores, MASKED) - lse)  # 0 where nothing is seen: lse is at least MASKED / 2
         dscores = probs * (_matmul("BKNP,BKSP->BKNS", dout, v) - pull)
         if static.softcap is not None:
             dscores *= 1.0 - (scores / static.softcap) ** 2
