@@ -7,8 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from lm.config import config
+from lm.config import ConfigError, config
+from lm.nn.kernels.platform import platform
 
+SHORT_STEP = {"cpu": 1e9, "gpu": 1e11, "tpu": 1e11}  # FLOPs: about 10 ms on two cores, 1 ms on an accelerator
 SCAN_FROM = 12  # layers: from here the compile time of an unrolled program costs more than scanning it
 
 
@@ -20,6 +22,7 @@ class Execution:
     or everything inside a layer ("full").
     compute: the type of activations and of the weights as the layers see them; parameters stay float32, and so do
     norms' statistics, softmax and the loss.
+    steps_at_once: how many training steps to dispatch as one program; None: several where a step is short.
     kernels: "auto" takes the fast form of each layer on this platform, "plain" its definition.
     """
 
@@ -27,9 +30,20 @@ class Execution:
     remat: Literal["none", "dots", "full"] = "none"
     compute: Literal["float32", "bfloat16"] = "float32"
     kernels: Literal["auto", "plain"] = "auto"
+    steps_at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps_at_once is not None and self.steps_at_once < 1:
+            raise ConfigError(f"steps_at_once={self.steps_at_once} must be at least 1, or None to choose")
 
     def unrolls(self, layers: int) -> bool:
         return self.layers == "unroll" or (self.layers == "auto" and layers < SCAN_FROM)
+
+    def at_once(self, flops: float) -> int:
+        """How many steps of so many FLOPs to dispatch as one program: 16 where dispatching takes a good part of one."""
+        if self.steps_at_once is not None:
+            return self.steps_at_once
+        return 16 if flops < SHORT_STEP[platform()] else 1
 
     def checkpoint(self, function: Any) -> Any:
         """`function` with this rematerialisation."""

@@ -26,9 +26,9 @@ class Layout:
     def __hash__(self) -> int:  # the rules hold dicts; meshes of one shape over the same devices are one
         return hash((self.mesh, dumps(self.rules)))
 
-    def batch(self) -> NamedSharding:
-        """Rows of a batch over the data-parallel devices."""
-        return NamedSharding(self.mesh, PartitionSpec(self._rows()))
+    def batch(self, stacked: bool = False) -> NamedSharding:
+        """Rows of a batch over the data-parallel devices; `stacked` batches have an axis in front of the rows."""
+        return NamedSharding(self.mesh, PartitionSpec(*(None,) * stacked, self._rows()))
 
     def _rows(self) -> tuple[str, ...]:
         return self.rules.activations.get("batch", ())
@@ -36,10 +36,10 @@ class Layout:
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def put(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """This host's rows of a batch as arrays of the whole batch."""
-        where, ways = self.batch(), math.prod(self.mesh.shape[axis] for axis in self._rows())
-        rows = len(next(iter(batch.values()))) * jax.process_count()
+    def put(self, batch: Mapping[str, Any], stacked: bool = False) -> dict[str, jax.Array]:
+        """This host's rows of a batch, or of several `stacked` ones, as arrays of the whole."""
+        where, ways = self.batch(stacked), math.prod(self.mesh.shape[axis] for axis in self._rows())
+        rows = next(iter(batch.values())).shape[int(stacked)] * jax.process_count()
         if rows % ways:
             raise ShardingError(
                 f"a batch of {rows} rows can't be split over {ways} devices; change data.batch or --mesh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from lm.train.provenance import provenance
 from lm.train.rows import Rows, read
 from lm.train.run import Run
 from lm.train.signals import StopRequest
-from lm.train.step import Program, State, program
+from lm.train.step import Metrics, Program, State, program
 from lm.train.writers import writer
 
 
@@ -113,15 +114,15 @@ class Trainer:
     def run_to_end(self, stop: StopRequest) -> dict[str, Any]:
         steps, record = self.run.train.steps, self.run.record
         hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-        batches = self.dataset.batches(start=self.step, **hosts) if self.step < steps else iter(())
+        source = self.dataset.batches(start=self.step, **hosts) if self.step < steps else iter(())
         pending = None
-        for batch in batches:
-            arrays = self.machine.layout.put(batch)
-            self.state, metrics = self.program.step(self.state, arrays, self.values)
-            self.step += 1
+        while self.step < steps:
+            batches = list(itertools.islice(source, self._next_dispatch()))
+            self.state, metrics = self.program.advance(self.state, batches, self.values, self.run.steps_at_once)
             if pending is not None:
                 self._report(*pending)
-            pending = (self.step, metrics, batch)
+            pending = (self.step, metrics, batches)
+            self.step += len(batches)
             evaluates = self.step in self.evaluations
             saves = record.checkpoint_every is not None and self.step % record.checkpoint_every == 0
             if evaluates or saves or stop.requested or self.step == steps:
@@ -136,21 +137,29 @@ class Trainer:
             if stop.requested and self.step < steps:
                 self.checkpoints.wait()
                 raise Stopped(f"stopped at step {self.step} of {steps}, saved; the same command continues from there")
-            if self.step == steps:
-                break
         self.checkpoints.wait()
         return self._result()
 
-    def _report(self, step: int, metrics: dict[str, jax.Array], batch: dict[str, np.ndarray]) -> None:
-        """Reads the metrics of a step that is done, checks them, and writes a row where one is due."""
-        numbers = {name: float(value) for name, value in metrics.items()}
-        self.clock.tick(step)
-        self._check_finite({name: numbers[name] for name in ("loss", "gradient_norm", "parameter_norm")}, step)
+    def _next_dispatch(self) -> int:
+        """How many steps to do next: as many as are compiled together, but not past an evaluation or a checkpoint."""
+        every = self.run.record.checkpoint_every
+        stops = {self.run.train.steps, *self.evaluations}
+        if every is not None:
+            stops.add((self.step // every + 1) * every)
+        return min(self.run.steps_at_once, min(s for s in stops if s > self.step) - self.step)
+
+    def _report(self, before: int, metrics: Metrics, batches: list[dict[str, np.ndarray]]) -> None:
+        """Reads the metrics of steps that are done, checks them, and writes a row where one is due."""
+        found = {name: np.atleast_1d(value).tolist() for name, value in jax.device_get(metrics).items()}
+        self.clock.tick(len(batches))
+        for index, batch in enumerate(batches):
+            step, numbers = before + index + 1, {name: values[index] for name, values in found.items()}
+            self._check_finite({name: numbers[name] for name in ("loss", "gradient_norm", "parameter_norm")}, step)
+            if step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps:
+                per_byte = batch["weights"].sum() / max(self.dataset.bytes_of(batch), 1)
+                numbers["bits_per_byte"] = numbers["loss"] * float(per_byte) / math.log(2)
+                self._write({"step": step, "split": "train", **numbers, **self.clock.speeds()})
         self.progress.update(step, loss=numbers["loss"], tokens_per_second=self.clock.tokens_per_second)
-        if step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps:
-            per_byte = batch["weights"].sum() / max(self.dataset.bytes_of(batch), 1)
-            numbers["bits_per_byte"] = numbers["loss"] * float(per_byte) / math.log(2)
-            self._write({"step": step, "split": "train", **numbers, **self.clock.speeds()})
 
     def _check_finite(self, numbers: dict[str, float], step: int) -> None:
         """Raises Diverged before anything of a step that isn't finite is saved: its loss, gradient or new weights."""
@@ -202,12 +211,12 @@ class Clock:
         self._since: float | None = None  # when the stretch being timed began; None before the first step is done
         self._steps = 0
 
-    def tick(self, step: int) -> None:
-        """A step is done. The first one only starts the clock: it was compiled."""
+    def tick(self, steps: int) -> None:
+        """Steps are done. The first ones only start the clock: they were compiled."""
         if self._since is None:
             self._since, self._steps = time.perf_counter(), 0
         else:
-            self._steps += 1
+            self._steps += steps
             self.tokens_per_second = self._steps * self.tokens_a_step / (time.perf_counter() - self._since)
 
     def paused(self) -> _Pause:

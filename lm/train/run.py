@@ -94,6 +94,11 @@ class Run:
         """Training FLOPs of the whole run, masked pairs not counted, every row taken as one document."""
         return self.model.cost(self.data.length).train_flops * self.data.batch * self.train.steps
 
+    @property
+    def steps_at_once(self) -> int:
+        """How many steps are dispatched as one program."""
+        return self.train.execution.at_once(self.flops / self.train.steps)
+
     def evaluation_steps(self) -> frozenset[int]:
         """The steps after which the held-out loss is measured."""
         steps, each = self.train.steps, self.record.evaluations

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -60,6 +61,12 @@ class Program:
             in_shardings=(self.state_sharding, layout.batch(), whole),
             out_shardings=(self.state_sharding, whole),
         )
+        self.steps = jax.jit(
+            self._steps,
+            donate_argnums=0,
+            in_shardings=(self.state_sharding, layout.batch(stacked=True), whole, whole),
+            out_shardings=(self.state_sharding, whole),
+        )
         self.evaluate = jax.jit(
             self._evaluate, in_shardings=(self.params_sharding, layout.batch(), whole), out_shardings=whole
         )
@@ -80,6 +87,19 @@ class Program:
         return jax.tree.map(
             lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, self.state_sharding
         )
+
+    def advance(
+        self, state: State, batches: Sequence[Mapping[str, np.ndarray]], values: Values, together: int = 1
+    ) -> tuple[State, Metrics]:
+        """A step for each of this host's batches, at most `together`, which are compiled as one program.
+
+        The metrics have one value a step, and scalars where `together` is 1; what is beyond the batches is 0.
+        """
+        if together == 1:
+            return self.step(state, self.layout.put(batches[0]), values)
+        filled = [*batches, *[batches[-1]] * (together - len(batches))]
+        stacked = {name: np.stack([batch[name] for batch in filled]) for name in filled[0]}
+        return self.steps(state, self.layout.put(stacked, stacked=True), len(batches), values)
 
     def _state_sharding(self, abstract: param.Params) -> State:
         whole, layout = self.layout.replicated(), self.layout
@@ -125,6 +145,23 @@ class Program:
             **{name: value / sums.tokens for name, value in sums.aux.items()},
         }
         return State(state.step + 1, params, opt, ema), metrics
+
+    def _steps(self, state: State, batches: Batch, count: Any, values: Values) -> tuple[State, Metrics]:
+        """A step for each of the first `count` of k stacked batches [k B ...]; metrics are [k], 0 beyond the count.
+
+        One program whatever the count, so how steps are divided among calls changes no bit of the result.
+        """
+
+        def one(index: Any, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+            state, kept = carry
+            state, metrics = self._step(state, jax.tree.map(lambda x: x[index], batches), values)
+            return state, jax.tree.map(lambda all, new: all.at[index].set(new), kept, metrics)
+
+        k = batches["tokens"].shape[0]
+        shapes = jax.eval_shape(self._step, state, jax.tree.map(lambda x: x[0], batches), values)[1]
+        return jax.lax.fori_loop(
+            0, count, one, (state, jax.tree.map(lambda m: jnp.zeros((k, *m.shape), m.dtype), shapes))
+        )
 
     def _gradients(self, params: param.Params, batch: Batch, training: Training) -> tuple[param.Params, Sums]:
         """Gradients of the loss summed over the batch, part by part where `accumulate` says so."""

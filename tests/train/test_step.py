@@ -108,6 +108,35 @@ class TestMetrics:
         assert float(compiled(shape).evaluate(made(MODEL)[1], put(empty), values).nats) == 0
 
 
+class TestSeveralStepsInOneDispatch:
+    TRAINING = Training(steps=8, ema=0.9)
+
+    def advanced(self, sizes: tuple[int, ...]) -> tuple[State, dict[str, np.ndarray]]:
+        """The state and metrics after dispatches of these sizes, in a program for four steps."""
+        shape, values = lift(self.TRAINING)
+        state, found, at = start(self.TRAINING), [], 0
+        for size in sizes:
+            batches = [BATCHES[i % len(BATCHES)] for i in range(at, at + size)]
+            state, metrics = compiled(shape).advance(state, batches, values, together=4)
+            found.append({name: np.asarray(value)[:size] for name, value in metrics.items()})
+            at += size
+        return state, jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+    def test_how_steps_are_divided_changes_no_bit(self) -> None:
+        assert_equal(self.advanced((4, 1)), self.advanced((2, 3)))
+
+    def test_they_are_the_steps_alone(self) -> None:
+        state, metrics = self.advanced((4, 1))
+        alone, found = trained(self.TRAINING, [BATCHES[i % len(BATCHES)] for i in range(5)])
+        assert_close(state.params, alone.params, rtol=1e-4, atol=1e-6)
+        assert_close(metrics, jax.tree.map(lambda *values: np.stack(values), *found), rtol=1e-4, atol=1e-6)
+
+    def test_what_is_beyond_the_batches_is_zero(self) -> None:
+        shape, values = lift(self.TRAINING)
+        _, metrics = compiled(shape).advance(start(self.TRAINING), BATCHES[:1], values, together=4)
+        assert not np.any(metrics["loss"][1:])
+
+
 def norm(tree: Any) -> float:
     return float(np.sqrt(sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(tree))))
 

@@ -24,9 +24,7 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, L, D = x.shape
-        q, k, v = (
-            y.view(B, L, self.heads, -1).transpose(1, 2) for y in self.qkv(self.norm_mixer(x)).split(D, dim=2)
-        )
+        q, k, v = (y.view(B, L, self.heads, -1).transpose(1, 2) for y in self.qkv(self.norm_mixer(x)).split(D, dim=2))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(y.transpose(1, 2).reshape(B, L, D))
         return x + self.down(F.gelu(self.up(self.norm_ff(x)), approximate="tanh"))

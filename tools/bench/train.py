@@ -37,6 +37,7 @@ class Case:
 
     def run(self, kernels: str) -> Any:
         """The run that `lm` would train."""
+        from lm.data import Data
         from lm.models import Decoder, Execution
         from lm.nn import MLP, Block, LayerNorm, Learned, RMSNorm, gqa, mha, swiglu
         from lm.train import AdamW, Run, Training
@@ -51,6 +52,7 @@ class Case:
             rest = {"norm": RMSNorm(), "tied": False}
         return Run(
             model=Decoder(vocab=self.vocab, width=self.width, layers=self.layers, block=block, **rest),
+            data=Data(length=self.length, batch=self.batch),
             train=Training(
                 steps=1000,
                 optimizer=AdamW(learning_rate=RATE, weight_decay=DECAY, b1=B1, b2=B2),
@@ -100,14 +102,15 @@ def lm_contestant(case: Case, kernels: str, weights: Path) -> None:
     tokens, ones = case.tokens().astype(np.int32), np.ones((case.batch, case.length), np.int32)
     positions = ones * np.arange(case.length, dtype=np.int32)
     batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "positions": positions, "segments": ones}
-    batch = where.put({**batch, "weights": ones.astype(np.float32)})
-    state, metrics = compiled.step(state, batch, values)
-    loss = float(metrics["loss"])
+    batch["weights"] = ones.astype(np.float32)
+    together = run.steps_at_once
+    state, metrics = compiled.advance(state, [batch], values, together)
+    loss = float(np.ravel(metrics["loss"])[0])
 
     def chunk() -> None:
         nonlocal state
-        for _ in range(case.steps):
-            state, metrics = compiled.step(state, batch, values)
+        for _ in range(case.steps // together):
+            state, metrics = compiled.advance(state, [batch] * together, values, together)
         jax.block_until_ready(metrics)
 
     harness.serve(chunk, {"loss": loss})
