@@ -135,11 +135,13 @@ class BlockLayer(nnx.Module):
 
         def mix(h: jax.Array) -> jax.Array:
             nonlocal cache
-            y, cache = self.mixer(h, positions, segments, cache)
+            with jax.named_scope("mixer"):
+                y, cache = self.mixer(h, positions, segments, cache)
             return y
 
         def feed(h: jax.Array) -> jax.Array:
-            y, found = self.ff(h)  # type: ignore[misc]
+            with jax.named_scope("ff"):
+                y, found = self.ff(h)  # type: ignore[misc]
             aux.update(found)
             return y
 

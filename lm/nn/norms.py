@@ -77,7 +77,8 @@ class NormLayer(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         affine = (self.scale[...],) if self.bias is None else (self.scale[...], self.bias[...])
-        return recomputed(self.spec.normalized, x, *affine)
+        with jax.named_scope("norm"):
+            return recomputed(self.spec.normalized, x, *affine)
 
 
 def _affine(x: jax.Array, zero_centered: bool, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from lm.config import ConfigError, Scalar, config
@@ -32,15 +33,16 @@ class NextToken(Objective):
     def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums:
         hidden = model.hidden(batch["tokens"], batch["positions"], batch["segments"], None, execution)
         weights = batch["weights"]
-        ce = cross_entropy(
-            hidden.h,
-            model.head(),
-            batch["targets"],
-            weights,
-            softcap=model.spec.softcap,
-            z_loss=self.z_loss,
-            label_smoothing=self.label_smoothing,
-        )
+        with jax.named_scope("head"):
+            ce = cross_entropy(
+                hidden.h,
+                model.head(),
+                batch["targets"],
+                weights,
+                softcap=model.spec.softcap,
+                z_loss=self.z_loss,
+                label_smoothing=self.label_smoothing,
+            )
         tokens = jnp.sum(weights)
         aux = {name: value * tokens for name, value in hidden.aux.items()}
         loss = ce.loss + sum(aux.values(), jnp.zeros(()))

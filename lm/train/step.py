@@ -122,7 +122,19 @@ class Program:
         training = lower(self.training, values)
         with self._tracing():
             grads, sums = self._gradients(state.params, batch, training)
-        grads = jax.tree.map(lambda g: g / sums.tokens, grads)
+        with jax.named_scope("update"):
+            state, changes = self._update(state, jax.tree.map(lambda g: g / sums.tokens, grads), training)
+        metrics = {
+            "loss": sums.nats / sums.tokens,
+            "objective": sums.loss / sums.tokens,
+            "accuracy": sums.correct / sums.tokens,
+            **changes,
+            **{name: value / sums.tokens for name, value in sums.aux.items()},
+        }
+        return state, metrics
+
+    def _update(self, state: State, grads: param.Params, training: Training) -> tuple[State, Metrics]:
+        """The state after one update, and how large gradient, update and parameters are."""
         norm = optax.global_norm(grads)
         if training.clip is not None:
             shrink = jnp.minimum(1.0, training.clip / norm)
@@ -134,17 +146,13 @@ class Program:
         if training.ema is not None:
             pull = 1 - training.ema
             ema = jax.tree.map(lambda e, p: e + pull * (p - e), ema, params)
-        metrics = {
-            "loss": sums.nats / sums.tokens,
-            "objective": sums.loss / sums.tokens,
-            "accuracy": sums.correct / sums.tokens,
+        changes = {
             "gradient_norm": norm,
             "update_norm": optax.global_norm(updates),
             "parameter_norm": optax.global_norm(params),
             "learning_rate": rate,
-            **{name: value / sums.tokens for name, value in sums.aux.items()},
         }
-        return State(state.step + 1, params, opt, ema), metrics
+        return State(state.step + 1, params, opt, ema), changes
 
     def _steps(self, state: State, batches: Batch, count: Any, values: Values) -> tuple[State, Metrics]:
         """A step for each of the first `count` of k stacked batches [k B ...]; metrics are [k], 0 beyond the count.

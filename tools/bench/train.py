@@ -77,33 +77,38 @@ CASES = {
     "GPT L2 d64 T64 B8 V256": Case(2, 64, 64, 8, 256, heads=2, steps=128),
     "Llama L4 d256 T256 B8 V256": Case(4, 256, 256, 8, 256, heads=8, kv_heads=2, steps=3),
 }
+QUICK = {
+    "GPT, tiny": Case(1, 32, 16, 2, 64, heads=2, steps=16),
+    "Llama, tiny": Case(1, 32, 16, 2, 64, heads=4, kv_heads=2, steps=16),
+}
 
 
 # ---- contestants: each ends in `serve` -------------------------------------------------------------------------
+
+
+def prepared(case: Case, kernels: str) -> tuple[Any, dict[str, np.ndarray], Any]:
+    """`lm`'s program for the case, a batch for it, and the numbers of its training."""
+    from lm.config import lift
+    from lm.sharding import layout
+    from lm.train.step import program
+
+    run = case.run(kernels)
+    shape, values = lift(run.train)
+    tokens, ones = case.tokens().astype(np.int32), np.ones((case.batch, case.length), np.int32)
+    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "segments": ones}
+    batch |= {"positions": ones * np.arange(case.length, dtype=np.int32), "weights": ones.astype(np.float32)}
+    return program(run.model, shape, layout()), batch, values
 
 
 def lm_contestant(case: Case, kernels: str, weights: Path) -> None:
     """Trains with `lm`'s compiled step; the first to come writes the initial weights for the others."""
     import jax
 
-    from lm.commands import prepare_jax
-    from lm.config import lift
-    from lm.sharding import layout
-    from lm.train.step import program
-
-    prepare_jax()
-    run = case.run(kernels)
-    shape, values = lift(run.train)
-    where = layout()
-    compiled = program(run.model, shape, where)
+    compiled, batch, values = prepared(case, kernels)
     state = compiled.init(0)
     if not weights.exists():
         np.save(weights, jax.device_get(state.params), allow_pickle=True)  # type: ignore[arg-type]
-    tokens, ones = case.tokens().astype(np.int32), np.ones((case.batch, case.length), np.int32)
-    positions = ones * np.arange(case.length, dtype=np.int32)
-    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "positions": positions, "segments": ones}
-    batch["weights"] = ones.astype(np.float32)
-    together = run.steps_at_once
+    together = case.run(kernels).steps_at_once
     state, metrics = compiled.advance(state, [batch], values, together)
     loss = float(np.ravel(metrics["loss"])[0])
 
@@ -152,20 +157,19 @@ def torch_contestant(case: Case, weights: Path) -> None:
 CONTESTANTS = ("lm", "plain JAX", "PyTorch")
 
 
-def contest(case: Case, rounds: int, contestants: tuple[str, ...]) -> dict[str, Any]:
+def contest(name: str, rounds: int, contestants: tuple[str, ...]) -> dict[str, Any]:
     """Chunks of each contestant. Raises SystemExit if their first losses differ: they'd be other models."""
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "weights.npy")
-        index = list(CASES.values()).index(case)
-        command = [sys.executable, __file__, "--weights", str(weights), "--case", str(index), "--contestant"]
-        running = {name: harness.Contestant([*command, name]) for name in contestants}
-        losses = {name: one.facts["loss"] for name, one in running.items()}
+        command = [sys.executable, __file__, "--weights", str(weights), "--case", name, "--contestant"]
+        running = {who: harness.Contestant([*command, who]) for who in contestants}
+        losses = {who: one.facts["loss"] for who, one in running.items()}
         if max(losses.values()) - min(losses.values()) > 1e-4:
             raise SystemExit(f"first losses differ by more than 1e-4: {losses}")
         chunks = harness.take_turns(running, rounds)
         for one in running.values():
             one.close()
-    return {"losses": losses, "chunks": {name: [vars(c) for c in found] for name, found in chunks.items()}}
+    return {"losses": losses, "chunks": {who: [vars(c) for c in found] for who, found in chunks.items()}}
 
 
 def rows_of(name: str, case: Case, found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -189,18 +193,19 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=[""], help="parts of the names of the cases to run")
     parser.add_argument("--contestants", nargs="+", default=CONTESTANTS, choices=CONTESTANTS)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
-    parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="tiny models and few rounds: to see that it works")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contestant is not None:
-        case = list(CASES.values())[options.case]
+        case = (CASES | QUICK)[options.case]
         if options.contestant == "PyTorch":
             return torch_contestant(case, options.weights)
         return lm_contestant(case, "auto" if options.contestant == "lm" else "plain", options.weights)
     rows, numbers = [], {}
-    for name, case in CASES.items():
+    for name, case in (QUICK if options.quick else CASES).items():
         if any(part in name for part in options.cases):
-            numbers[name] = contest(case, options.rounds, tuple(options.contestants))
+            numbers[name] = contest(name, 2 if options.quick else options.rounds, tuple(options.contestants))
             rows += rows_of(name, case, numbers[name])
     harness.write(options.json, rows, numbers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import ModuleType
 
+import jax
 from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels import attention_blocked, attention_cudnn, attention_plain, attention_splash
@@ -58,20 +59,21 @@ def attend(
     """
     request = request_of(q_BLHP, k_BSKP, v_BSKP, mask=mask, bias=bias, softcap=softcap, ordered=ordered)
     name = choose(request, implementation)
-    return IMPLEMENTATIONS[name].attend(
-        q_BLHP,
-        k_BSKP,
-        v_BSKP,
-        mask=mask,
-        q_positions=q_positions,
-        k_positions=k_positions,
-        q_segments=q_segments,
-        k_segments=k_segments,
-        bias=bias,
-        scale=scale,
-        softcap=softcap,
-        ordered=ordered,
-    )
+    with jax.named_scope("attend"):
+        return IMPLEMENTATIONS[name].attend(
+            q_BLHP,
+            k_BSKP,
+            v_BSKP,
+            mask=mask,
+            q_positions=q_positions,
+            k_positions=k_positions,
+            q_segments=q_segments,
+            k_segments=k_segments,
+            bias=bias,
+            scale=scale,
+            softcap=softcap,
+            ordered=ordered,
+        )
 
 
 def request_of(

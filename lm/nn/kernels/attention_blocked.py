@@ -81,13 +81,12 @@ def attend(
         return attention_plain.attend(
             q_BLHP, k_BSKP, v_BSKP, **ids._asdict(), mask=mask, bias=bias, scale=scale, softcap=softcap, ordered=ordered
         )
-    q_BKGLP = q_BLHP.reshape(B, L, K, H // K, P).transpose(0, 2, 3, 1, 4)
-    k_BKSP, v_BKSP = k_BSKP.swapaxes(1, 2), v_BSKP.swapaxes(1, 2)
+    q_BLKGP = q_BLHP.reshape(B, L, K, H // K, P)
     if bias is None and B * H * L * S <= SHORT:
-        out_BKGLP: Any = _short(static, q_BKGLP, k_BKSP, v_BKSP, ids)
+        out_BLKGP: Any = _short(static, q_BLKGP, k_BSKP, v_BSKP, ids)
     else:
-        out_BKGLP = _long(static, q_BKGLP, k_BKSP, v_BKSP, ids, bias)
-    return out_BKGLP.transpose(0, 3, 1, 2, 4).reshape(B, L, H, -1)
+        out_BLKGP = _long(static, q_BLKGP, k_BSKP, v_BSKP, ids, bias)
+    return out_BLKGP.reshape(B, L, H, -1)
 
 
 class Ids(NamedTuple):
@@ -139,57 +138,66 @@ def _softmax(scores_BKNS: Array, seen: Array, v_BKSP: Array) -> tuple[Array, Arr
 _matmul = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _merged(x_BKGLP: Array) -> Array:
-    """[B, K, G, L, P] -> [B, K, G L, P]."""
-    return x_BKGLP.reshape(*x_BKGLP.shape[:2], -1, x_BKGLP.shape[-1])
+def _queries(x_BLKGP: Array) -> Array:
+    """[B, L, K, G, P] -> [B, K, G L, P]: what meets one key head."""
+    B, L, K, G, P = x_BLKGP.shape
+    return x_BLKGP.transpose(0, 2, 3, 1, 4).reshape(B, K, G * L, P)
+
+
+def _back(x_BKNP: Array, queries: int) -> Array:
+    """[B, K, G L, P] -> [B, L, K, G, P]."""
+    B, K, _, P = x_BKNP.shape
+    return x_BKNP.reshape(B, K, -1, queries, P).transpose(0, 3, 1, 2, 4)
 
 
 # ---- short: probabilities recomputed from log-sum-exp ----------------------------------------------------------
 
 
+# Blocks are cut from arrays as the layer gives them: cutting and transposing is then one copy.
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _short(static: Static, q_BKGLP: Array, k_BKSP: Array, v_BKSP: Array, ids: Ids) -> Array:
-    return _short_forward(static, q_BKGLP, k_BKSP, v_BKSP, ids)[0]
+def _short(static: Static, q_BLKGP: Array, k_BSKP: Array, v_BSKP: Array, ids: Ids) -> Array:
+    return _short_forward(static, q_BLKGP, k_BSKP, v_BSKP, ids)[0]
 
 
-def _short_forward(static: Static, q_BKGLP: Array, k_BKSP: Array, v_BKSP: Array, ids: Ids) -> tuple[Array, tuple]:
+def _short_forward(static: Static, q_BLKGP: Array, k_BSKP: Array, v_BSKP: Array, ids: Ids) -> tuple[Array, tuple]:
     outs, lses = [], []
     for block in static.blocks:
         rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
-        q_BKGLP_block = q_BKGLP[..., rows, :]
-        scores, seen = static.scores(_merged(q_BKGLP_block), k_BKSP[..., columns, :], ids.of(block))
-        for parts, part in zip((outs, lses), _softmax(scores, seen, v_BKSP[..., columns, :]), strict=True):
-            parts.append(part.reshape(*q_BKGLP_block.shape[:4], -1))
-    out_BKGLP, lse_BKGL1 = jnp.concatenate(outs, axis=3), jnp.concatenate(lses, axis=3)
-    return out_BKGLP, (q_BKGLP, k_BKSP, v_BKSP, ids, out_BKGLP, lse_BKGL1)
+        k, v = (x[:, columns].swapaxes(1, 2) for x in (k_BSKP, v_BSKP))
+        scores, seen = static.scores(_queries(q_BLKGP[:, rows]), k, ids.of(block))
+        out, lse = _softmax(scores, seen, v)
+        outs.append(_back(out, block.stop - block.start))
+        lses.append(lse)
+    out_BLKGP = jnp.concatenate(outs, axis=1)
+    return out_BLKGP, (q_BLKGP, k_BSKP, v_BSKP, ids, out_BLKGP, lses)
 
 
-def _short_backward(static: Static, saved: tuple, dout_BKGLP: Array) -> tuple:
-    q_BKGLP, k_BKSP, v_BKSP, ids, out_BKGLP, lse_BKGL1 = saved
-    pull_BKGL1 = jnp.sum(dout_BKGLP.astype(jnp.float32) * out_BKGLP, axis=-1, keepdims=True)
+def _short_backward(static: Static, saved: tuple, dout_BLKGP: Array) -> tuple:
+    q_BLKGP, k_BSKP, v_BSKP, ids, out_BLKGP, lses = saved
+    pull_BLKG1 = jnp.sum(dout_BLKGP.astype(jnp.float32) * out_BLKGP, axis=-1, keepdims=True)
     dqs: list[Array] = []
     dk_BKPS, dv_BKPS = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
-    for block in static.blocks:
+    for block, lse in zip(static.blocks, lses, strict=True):
         rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
-        k, v = (x[..., columns, :] for x in (k_BKSP, v_BKSP))
-        q, dout, lse, pull = (_merged(x[..., rows, :]) for x in (q_BKGLP, dout_BKGLP, lse_BKGL1, pull_BKGL1))
+        k, v = (x[:, columns].swapaxes(1, 2) for x in (k_BSKP, v_BSKP))
+        q, dout, pull = (_queries(x[:, rows]) for x in (q_BLKGP, dout_BLKGP, pull_BLKG1))
         scores, seen = static.scores(q, k, ids.of(block))
         probs = jnp.exp(jnp.where(seen, scores, MASKED) - lse)  # 0 where nothing is seen: lse is at least MASKED / 2
         dscores = probs * (_matmul("BKNP,BKSP->BKNS", dout, v) - pull)
         if static.softcap is not None:
             dscores *= 1.0 - (scores / static.softcap) ** 2
         # the products contract over queries: transposing q and dout is cheaper than transposing N x S
-        qT, doutT = q.swapaxes(2, 3), dout.swapaxes(2, 3)
         probs, dscores, qT, doutT = settled(
-            (probs.astype(v.dtype), (static.scale * dscores).astype(q.dtype), qT, doutT)
+            (probs.astype(v.dtype), (static.scale * dscores).astype(q.dtype), q.swapaxes(2, 3), dout.swapaxes(2, 3))
         )
-        outside = ((0, 0), (0, 0), (0, 0), (block.low, k_BKSP.shape[2] - block.high))
+        outside = ((0, 0), (0, 0), (0, 0), (block.low, k_BSKP.shape[1] - block.high))
         dv_BKPS += jnp.pad(_matmul("BKPN,BKNS->BKPS", doutT, probs), outside)
         dk_BKPS += jnp.pad(_matmul("BKPN,BKNS->BKPS", qT, dscores), outside)
-        dq = jnp.einsum("BKNS,BKSP->BKNP", dscores, k)
-        dqs.append(dq.reshape(q_BKGLP[..., rows, :].shape))
-    dk_BKSP, dv_BKSP = dk_BKPS.swapaxes(2, 3).astype(k_BKSP.dtype), dv_BKPS.swapaxes(2, 3).astype(v_BKSP.dtype)
-    return jnp.concatenate(dqs, axis=3), dk_BKSP, dv_BKSP, None
+        dqs.append(_back(jnp.einsum("BKNS,BKSP->BKNP", dscores, k), block.stop - block.start))
+    dk_BSKP, dv_BSKP = dk_BKPS.transpose(0, 3, 1, 2), dv_BKPS.transpose(0, 3, 1, 2)
+    return jnp.concatenate(dqs, axis=1), dk_BSKP.astype(k_BSKP.dtype), dv_BSKP.astype(v_BSKP.dtype), None
 
 
 _short.defvjp(_short_forward, _short_backward)
@@ -198,16 +206,17 @@ _short.defvjp(_short_forward, _short_backward)
 # ---- long: checkpointed chunks -----------------------------------------------------------------------------------
 
 
-def _long(static: Static, q_BKGLP: Array, k_BKSP: Array, v_BKSP: Array, ids: Ids, bias: Bias | None) -> Array:
+def _long(static: Static, q_BLKGP: Array, k_BSKP: Array, v_BSKP: Array, ids: Ids, bias: Bias | None) -> Array:
     outs = []
     for block in static.blocks:
         rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
         seen_ids = ids.of(block)
-        chunk = functools.partial(_chunk, static, bias, k_BKSP[..., columns, :], v_BKSP[..., columns, :], seen_ids)
-        row_scores = q_BKGLP[..., 0, 0].size * (block.high - block.low)
-        queries = q_BKGLP[..., rows, :], seen_ids.q_positions, seen_ids.q_segments
+        k, v = (x[:, columns].swapaxes(1, 2) for x in (k_BSKP, v_BSKP))
+        chunk = functools.partial(_chunk, static, bias, k, v, seen_ids)
+        row_scores = q_BLKGP[:, 0, ..., 0].size * (block.high - block.low)
+        queries = q_BLKGP[:, rows], seen_ids.q_positions, seen_ids.q_segments
         outs.append(_one_after_another(jax.checkpoint(chunk), queries, max(16, CHUNK // row_scores)))
-    return jnp.concatenate(outs, axis=3)
+    return jnp.concatenate(outs, axis=1)
 
 
 def _chunk(
@@ -216,30 +225,29 @@ def _chunk(
     k_BKSP: Array,
     v_BKSP: Array,
     ids: Ids,
-    q_BKGLP: Array,
+    q_BLKGP: Array,
     q_positions: Array,
     q_segments: Array,
 ) -> Array:
-    scores, seen = static.scores(_merged(q_BKGLP), k_BKSP, ids._replace(q_positions=q_positions, q_segments=q_segments))
+    ids = ids._replace(q_positions=q_positions, q_segments=q_segments)
+    scores, seen = static.scores(_queries(q_BLKGP), k_BKSP, ids)
     if bias is not None:
         scores += bias(q_positions, ids.k_positions).reshape(-1, *scores.shape[1:])
-    return _softmax(scores, seen, v_BKSP)[0].reshape(*q_BKGLP.shape[:4], -1)
+    return _back(_softmax(scores, seen, v_BKSP)[0], q_BLKGP.shape[1])
 
 
 def _one_after_another(chunk: Callable[..., Array], queries: tuple[Array, Array, Array], size: int) -> Array:
-    """`chunk` over `size` queries at a time; the axis of queries is 3 in q and in the result, 1 in their ids."""
-    q_BKGLP, *q_ids = queries
-    L = q_BKGLP.shape[3]
+    """`chunk` over `size` queries at a time; queries are axis 1 of all arguments and of the result."""
+    L = queries[0].shape[1]
     if size >= L:
         return chunk(*queries)
     whole = L // size * size
 
-    def stacked(x: Array, axis: int) -> Array:
-        x = lax.slice_in_dim(x, 0, whole, axis=axis)
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], whole // size, size, *x.shape[axis + 1 :]), axis, 0)
+    def stacked(x: Array) -> Array:
+        return jnp.moveaxis(x[:, :whole].reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
 
-    out = lax.map(lambda part: chunk(*part), (stacked(q_BKGLP, 3), *(stacked(x, 1) for x in q_ids)))
-    out = jnp.moveaxis(out, 0, 3).reshape(*q_BKGLP.shape[:3], whole, -1)
+    out = lax.map(lambda part: chunk(*part), tuple(map(stacked, queries)))
+    out = jnp.moveaxis(out, 0, 1).reshape(out.shape[1], whole, *out.shape[3:])
     if whole == L:
         return out
-    return jnp.concatenate([out, chunk(q_BKGLP[..., whole:, :], *(x[:, whole:] for x in q_ids))], axis=3)
+    return jnp.concatenate([out, chunk(*(x[:, whole:] for x in queries))], axis=1)
