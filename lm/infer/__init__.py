@@ -1,6 +1,6 @@
 """Generation."""
 
-from lm.infer.generate import generate
+from lm.infer.generate import generate, stream
 from lm.infer.sampling import Greedy, Sample, Sampler
 
-__all__ = ["Greedy", "Sample", "Sampler", "generate"]
+__all__ = ["Greedy", "Sample", "Sampler", "generate", "stream"]

@@ -1,20 +1,24 @@
-"""Generation with a key-value cache, the whole of it one compiled program."""
+"""Generation with a cache: the whole of it one compiled program, or a few tokens a program for who waits for them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from jax import lax
 
 from lm.errors import UserError
+from lm.infer import loop
 from lm.infer.sampling import Greedy, Sampler
-from lm.models import Cache, Decoder, Execution
+from lm.models import Decoder, Execution
 from lm.nn import param
+from lm.nn.kernels.platform import plain_forms
+
+STREAMED = 8  # tokens a dispatch of `stream`
 
 
 def generate(
@@ -25,59 +29,131 @@ def generate(
     sampler: Sampler | None = None,
     seed: int = 0,
     stop: int | None = None,
+    execution: Execution | None = None,
 ) -> list[list[int]]:
-    """Continues each prompt (tokens, any lengths) by up to `new_tokens`, ending a row before its first `stop` token."""
+    """Continues each prompt (tokens, any lengths) by up to `new_tokens`, ending a row before its first `stop` token.
+
+    execution: the type of the computation and of the cache, and which kernels. Lengths are rounded up for compiling,
+    so that other prompts mostly find a program that exists; the tokens don't depend on it.
+    Raises UserError for an empty prompt, ConfigError where the model has no positions for so many tokens.
+    """
+    request = _request(model, params, prompts, new_tokens, seed, stop, execution)
+    program = _program(model, sampler or Greedy(), request.execution)
+    out = program(*request.arrays, np.int32(new_tokens), room=request.room)
+    rows = np.asarray(out).T[:, :new_tokens].tolist()
+    return [row[: row.index(stop)] if stop is not None and stop in row else row for row in rows]
+
+
+def stream(
+    model: Decoder,
+    params: param.Params,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    sampler: Sampler | None = None,
+    seed: int = 0,
+    stop: int | None = None,
+    execution: Execution | None = None,
+) -> Iterator[list[int | None]]:
+    """The tokens of `generate` as they come: one of each row at a time, None for a row that has ended."""
+    request = _request(model, params, prompts, new_tokens, seed, stop, execution)
+    return _streamed(request, _steps(model, sampler or Greedy(), request.execution), new_tokens, stop)
+
+
+def _streamed(
+    request: _Request, steps: tuple[Any, Any], new_tokens: int, stop: int | None
+) -> Iterator[list[int | None]]:
+    begin, run = steps
+    state = begin(*request.arrays, room=request.room)
+    made, going = [np.asarray(state.token)], np.ones(len(state.token), bool)
+    left = new_tokens
+    while True:
+        for tokens in made:
+            going &= tokens != stop
+            if not going.any():
+                return
+            yield [int(token) if wanted else None for token, wanted in zip(tokens, going, strict=True)]
+        left -= len(made)
+        if not left:
+            return
+        count = min(left, STREAMED)
+        state, out = run(request.arrays[0], state, np.int32(count))
+        made = list(np.asarray(out)[:count])
+
+
+class _Request(NamedTuple):
+    """What programs are called with: (params, tokens [B L], segments [B L], key, stop), and what they are made for."""
+
+    arrays: tuple[Any, ...]
+    room: int
+    execution: Execution
+
+
+def _request(
+    model: Decoder,
+    params: param.Params,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    seed: int,
+    stop: int | None,
+    execution: Execution | None,
+) -> _Request:
     if not prompts or any(len(p) == 0 for p in prompts):
         raise UserError("generation needs at least one token in every prompt, for instance the tokenizer's eot")
     if new_tokens < 1:
         raise UserError(f"new_tokens={new_tokens} must be at least 1")
     longest = max(map(len, prompts))
-    tokens = np.zeros((len(prompts), longest), np.int32)
+    model.check_context(longest + new_tokens - 1)
+    execution = execution or Execution()
+    tokens = np.zeros((len(prompts), bucket(longest)), np.int32)
     segments = np.zeros_like(tokens)
     for row, prompt in enumerate(prompts):  # on the right, so that all rows go on in the same slot
-        tokens[row, longest - len(prompt) :] = prompt
-        segments[row, longest - len(prompt) :] = 1
-    out = _program(model, new_tokens, sampler or Greedy())(params, tokens, segments, jax.random.key(seed))
-    rows = np.asarray(out).tolist()
-    return [row[: row.index(stop)] if stop is not None and stop in row else row for row in rows]
+        tokens[row, -len(prompt) :] = prompt
+        segments[row, -len(prompt) :] = 1
+    stopped = np.int32(-1 if stop is None else stop)
+    cast = params if execution.compute == "float32" else execution.cast(params)
+    return _Request((cast, tokens, segments, jax.random.key(seed), stopped), bucket(new_tokens), execution)
+
+
+def bucket(length: int) -> int:
+    """The next of 16, 24, 32, 48, 64, 96, ...: lengths that programs are compiled for."""
+    size = 16
+    while size < length:
+        size *= 2
+    return 3 * size // 4 if size > 16 and 3 * size // 4 >= length else size
 
 
 @functools.lru_cache(maxsize=16)
-def graph(model: Decoder) -> nnx.GraphDef:
-    return param.split(nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0))))[0]
+def _program(model: Decoder, sampler: Sampler, execution: Execution) -> Any:
+    """(params, tokens [B L], segments [B L], key, stop, new_tokens, room) -> tokens [room + RUN, B]."""
 
+    def whole(params: Any, tokens: Any, segments: Any, key: Any, stop: Any, new_tokens: Any, *, room: int) -> jax.Array:
+        with plain_forms(execution.kernels == "plain"):
+            state = loop.begin(model, sampler, params, tokens, segments, key, stop, room)
+            out = jnp.zeros((room + loop.RUN, len(tokens)), jnp.int32).at[0].set(state.token)
 
-def advance(
-    model: Decoder, params: param.Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache
-) -> tuple[jax.Array, Cache]:
-    """Feeds tokens [B L] that follow the cache. Returns the logits [B V] after the last of them, and the cache."""
-    module = param.merge(graph(model), params)
-    hidden = module.hidden(tokens, positions, segments, cache, Execution())
-    assert hidden.cache is not None
-    return module.logits(hidden.h[:, -1:])[:, 0], hidden.cache
+            def wanted(carry: tuple[loop.State, jax.Array]) -> jax.Array:
+                return (carry[0].number < new_tokens) & jnp.any(carry[0].going)
+
+            def more(carry: tuple[loop.State, jax.Array]) -> tuple[loop.State, jax.Array]:
+                state, out = carry
+                after, made = loop.run(model, sampler, params, state, new_tokens - state.number)
+                return after, lax.dynamic_update_slice_in_dim(out, made, state.number, axis=0)
+
+            return lax.while_loop(wanted, more, (state, out))[1]
+
+    return jax.jit(whole, static_argnames="room")
 
 
 @functools.lru_cache(maxsize=16)
-def _program(model: Decoder, new_tokens: int, sampler: Sampler) -> Any:
-    """(params, tokens [B L], segments [B L], key) -> tokens [B new_tokens]."""
+def _steps(model: Decoder, sampler: Sampler, execution: Execution) -> tuple[Any, Any]:
+    """The two programs of a stream: from a prompt to a state, and from a state to the next with a few tokens."""
 
-    def run(params: param.Params, tokens: jax.Array, segments: jax.Array, key: jax.Array) -> jax.Array:
-        batch, length = tokens.shape
-        cache = param.merge(graph(model), params).init_cache(batch, length + new_tokens - 1)
-        positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
-        logits, cache = advance(model, params, tokens, positions, segments, cache)
-        ones = jnp.ones((batch, 1), jnp.int32)
+    def begin(params: Any, tokens: Any, segments: Any, key: Any, stop: Any, *, room: int) -> loop.State:
+        with plain_forms(execution.kernels == "plain"):
+            return loop.begin(model, sampler, params, tokens, segments, key, stop, room)
 
-        def one(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-            logits, position, cache = carry
-            token = sampler(logits, key)
-            logits, cache = advance(model, params, token[:, None], position, ones, cache)
-            return (logits, position + 1, cache), token
+    def run(params: Any, state: loop.State, count: Any) -> tuple[loop.State, jax.Array]:
+        with plain_forms(execution.kernels == "plain"):
+            return loop.run(model, sampler, params, state, count, STREAMED)
 
-        keys = jax.random.split(key, new_tokens)
-        carry = (logits, positions[:, -1:] + 1, cache)
-        carry, out = jax.lax.scan(one, carry, keys[:-1])
-        last = sampler(carry[0], keys[-1])
-        return jnp.concatenate([out.T, last[:, None]], axis=1)
-
-    return jax.jit(run)
+    return jax.jit(begin, static_argnames="room"), jax.jit(run, donate_argnums=1)

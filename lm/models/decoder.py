@@ -14,6 +14,7 @@ from lm import sharding
 from lm.config import ConfigError, config
 from lm.models.execution import Execution
 from lm.nn.block import Block, BlockLayer
+from lm.nn.cache import Cache as LayerCache
 from lm.nn.cost import Cost
 from lm.nn.feedforward import Aux
 from lm.nn.mask import positions_of
@@ -21,7 +22,7 @@ from lm.nn.norms import Norm, RMSNorm
 from lm.nn.param import layer, normal, param, stacked
 from lm.nn.positions import AbsolutePosition
 
-Cache = tuple[Any, ...]  # one entry a layer
+Cache = tuple[LayerCache, ...]
 
 
 class Hidden(NamedTuple):
@@ -196,8 +197,7 @@ class DecoderModel(nnx.Module):
         return [(self.blocks[str(i % count)], i // count) for i in range(self.spec.layers)]
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
-        """An empty cache for `length` tokens in each of `batch` rows."""
-        self.spec.check_context(length)
+        """An empty cache for `length` tokens in each of `batch` rows. It may be longer than the model's context."""
         return tuple(block.mixer.init_cache(batch, length, dtype) for block, _ in self._layers())
 
 

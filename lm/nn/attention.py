@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -14,7 +13,7 @@ from lm.config import ConfigError, config
 from lm.nn import cache as kv
 from lm.nn.cost import Cost, dense
 from lm.nn.feedforward import to_residual
-from lm.nn.kernels.attention import attend
+from lm.nn.kernels import attention, attention_decode
 from lm.nn.linear import Linear
 from lm.nn.mask import Mask
 from lm.nn.mixer import Mixer, MixerLayer
@@ -112,37 +111,28 @@ class AttentionLayer(MixerLayer):
 
     def __call__(
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L"], segments: Int[Array, "B L"], cache: Any = None
-    ) -> tuple[Float[Array, "B L D"], kv.KVCache | None]:
+    ) -> tuple[Float[Array, "B L D"], Any]:
         q_BLHP, k_BLKP, v_BLKP = self.query(x), self.key(x), self.value(x)
         if self.query_norm is not None and self.key_norm is not None:
             q_BLHP, k_BLKP = self.query_norm(q_BLHP), self.key_norm(k_BLKP)
         q_BLHP, k_BLKP = self.position.rotate(q_BLHP, positions), self.position.rotate(k_BLKP, positions)
         q_BLHP = sharding.constrain(q_BLHP, "batch", "length", "heads", None)
 
-        seen = new = (k_BLKP, v_BLKP, positions, segments)
-        if cache is not None:
-            ring = self.spec.window is not None
-            if not ring:  # there is no room for a token past the end, and writing over the first would pass unseen
-                room = cache.written + x.shape[1] <= cache.k.shape[1]
-                new = (jnp.where(room, k_BLKP, jnp.nan), *new[1:])
-            written = kv.write(cache, *new)
-            seen = kv.joined(cache, *new) if ring and x.shape[1] > 1 else kv.seen(written, self.spec.kv_heads)
-            cache = written
-        k_BSKP, v_BSKP, k_positions, k_segments = seen
-        y_BLHP = attend(
-            q_BLHP,
-            k_BSKP,
-            v_BSKP,
-            mask=self.spec.mask(),
-            q_positions=positions,
-            k_positions=k_positions,
-            q_segments=segments,
-            k_segments=k_segments,
-            bias=self.position.bias,
-            scale=1 / math.sqrt(self.head_width) if self.spec.scale is None else self.spec.scale,
-            softcap=self.spec.softcap,
-            ordered=cache is None,
-        )
+        shared: dict[str, Any] = {
+            "mask": self.spec.mask(),
+            "q_positions": positions,
+            "q_segments": segments,
+            "bias": self.position.bias,
+            "scale": 1 / math.sqrt(self.head_width) if self.spec.scale is None else self.spec.scale,
+            "softcap": self.spec.softcap,
+        }
+        if cache is None:
+            y_BLHP = attention.attend(
+                q_BLHP, k_BLKP, v_BLKP, k_positions=positions, k_segments=segments, ordered=True, **shared
+            )
+        else:
+            cache, parts = cache.extended(kv.slots(k_BLKP, v_BLKP, positions, segments, cache.dtype))
+            y_BLHP = attention_decode.attend(q_BLHP, parts, **shared)
         return self.out(y_BLHP), cache
 
     def init_cache(self, batch: int, length: int, dtype: Any) -> kv.KVCache:
@@ -152,4 +142,5 @@ class AttentionLayer(MixerLayer):
                 "attention with causal=False can't decode from a cache: each token changes the earlier ones"
             )
         size = length if self.spec.window is None else min(length, self.spec.window)
-        return kv.empty(batch, size, self.spec.kv_heads, self.head_width, dtype)
+        ring = self.spec.window is not None
+        return kv.empty(batch, size, self.spec.kv_heads, self.head_width, dtype, ring=ring)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from lm.nn.cache import Cache
 from lm.nn.cost import Cost
 
 
@@ -15,7 +16,8 @@ class Mixer(abc.ABC):
     """Moves information between positions. `layer(x, positions, segments, cache=None) -> (y, cache)`.
 
     x is [B L D]; positions restart at 0 in each document; segments number the documents of a row from 1, and 0 is
-    padding. Tokens of different segments never see each other. With a cache, x holds the tokens that follow it.
+    padding. Tokens of different segments never see each other. With a cache, x holds the tokens that follow it; what
+    programs that decode ask of a cache is in `lm.nn.cache.Cache`.
     """
 
     @abc.abstractmethod
@@ -32,6 +34,6 @@ class MixerLayer(nnx.Module):
     ) -> tuple[jax.Array, Any]:
         raise NotImplementedError
 
-    def init_cache(self, batch: int, length: int, dtype: Any) -> Any:
-        """An empty cache for `length` tokens: a pytree of arrays."""
+    def init_cache(self, batch: int, length: int, dtype: Any) -> Cache:
+        """An empty cache for `length` tokens."""
         raise NotImplementedError

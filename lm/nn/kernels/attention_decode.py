@@ -7,7 +7,7 @@ nothing is joined: the large part is read where it lies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +22,25 @@ from lm.nn.mask import Mask
 FEW = 8  # queries of a row; more are a prompt, for which the kernels of training are better
 
 
-class Part(Protocol):
-    """Keys [B K P S], values [B K S P], their positions and segments [B S]."""
+class Slots(NamedTuple):
+    """Keys and values, with the positions and segments that masks ask for. Segment 0: empty.
+
+    Keys are columns: one query's scores are then sums over rows that lie together in memory.
+    """
+
+    k: jax.Array  # [B K P S]
+    v: jax.Array  # [B K S P]
+    positions: jax.Array  # [B S]
+    segments: jax.Array  # [B S]
 
     @property
-    def k(self) -> jax.Array: ...
-    @property
-    def v(self) -> jax.Array: ...
-    @property
-    def positions(self) -> jax.Array: ...
-    @property
-    def segments(self) -> jax.Array: ...
+    def count(self) -> int:
+        return self.positions.shape[1]
 
 
 def attend(
     q_BLHP: Float[Array, "B L H P"],
-    parts: Sequence[Part],
+    parts: Sequence[Slots],
     *,
     mask: Mask,
     q_positions: Int[Array, "B L"],
@@ -73,7 +76,7 @@ def attend(
 
 def _by_parts(
     q_BLHP: Array,
-    parts: Sequence[Part],
+    parts: Sequence[Slots],
     mask: Mask,
     q_positions: Array,
     q_segments: Array,
@@ -87,7 +90,7 @@ def _by_parts(
     # the queries that share a key/value head are the rows of one product with it
     q_BKNP = q_BLHP.reshape(B, L, K, G, P).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, P)
 
-    def scores(part: Part) -> Array:
+    def scores(part: Slots) -> Array:
         found = scale * jnp.einsum("BKNP,BKPS->BKNS", q_BKNP, part.k, preferred_element_type=jnp.float32)
         found = found.reshape(B, K, G, L, -1)
         if softcap is not None:

@@ -1,0 +1,95 @@
+"""The programs of decoding: a prompt becomes a state, and a state is advanced by a run of tokens."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from lm.infer.sampling import Sampler
+from lm.models import Cache, Decoder, Execution
+from lm.nn import param
+
+RUN = 32  # tokens of a run: between two, what was added to a cache is moved to where it stays
+
+
+class State(NamedTuple):
+    """What decoding goes on from: the newest token of each row, which isn't in the cache yet, and its number."""
+
+    cache: Cache
+    token: jax.Array  # [B]
+    position: jax.Array  # [B]
+    number: jax.Array  # [] how many tokens were made, this one included
+    going: jax.Array  # [B] rows whose tokens are still wanted
+    key: jax.Array
+    stop: jax.Array  # [] a row ends with this token; -1: with none
+
+
+@functools.lru_cache(maxsize=16)
+def graph(model: Decoder) -> nnx.GraphDef:
+    return param.split(nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0))))[0]
+
+
+def advance(
+    model: Decoder, params: param.Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache
+) -> tuple[jax.Array, Cache]:
+    """Feeds tokens [B L] that follow the cache. Returns the logits [B V] after the last of them, and the cache."""
+    module = param.merge(graph(model), params)
+    hidden = module.hidden(tokens, positions, segments, cache, Execution())
+    assert hidden.cache is not None
+    return module.logits(hidden.h[:, -1:])[:, 0], hidden.cache
+
+
+def begin(
+    model: Decoder,
+    sampler: Sampler,
+    params: param.Params,
+    tokens: jax.Array,
+    segments: jax.Array,
+    key: jax.Array,
+    stop: jax.Array,
+    room: int,
+) -> State:
+    """Prompts [B L], padded on the left with segment 0, as the state of their first new token.
+
+    room: how many tokens can follow the prompt.
+    """
+    batch, length = tokens.shape
+    cache = param.merge(graph(model), params).init_cache(batch, length + room, dtype=params["embedding"].dtype)
+    positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
+    logits, cache = advance(model, params, tokens, positions, segments, cache)
+    token = sampler(logits, jax.random.fold_in(key, 0))
+    return State(cache, token, positions[:, -1] + 1, jnp.int32(1), token != stop, key, stop)
+
+
+def run(
+    model: Decoder, sampler: Sampler, params: param.Params, state: State, count: jax.Array, most: int = RUN
+) -> tuple[State, jax.Array]:
+    """Up to `count` more tokens, at most `most`; fewer where every row has ended. Their array is [most, B]."""
+    opened = [layer.begin(most) for layer in state.cache]
+    fixed, moving = zip(*(layer.split() for layer in opened), strict=True)
+    ones = jnp.ones((len(state.token), 1), jnp.int32)
+
+    def cache_of(moving: Any) -> Cache:
+        return tuple(layer.join(*parts) for layer, *parts in zip(opened, fixed, moving, strict=True))
+
+    def wanted(carry: tuple[Any, State, jax.Array, jax.Array]) -> jax.Array:
+        return (carry[2] < count) & jnp.any(carry[1].going)
+
+    def one(carry: tuple[Any, State, jax.Array, jax.Array]) -> tuple[Any, State, jax.Array, jax.Array]:
+        moving, state, i, out = carry
+        position = state.position[:, None]
+        logits, cache = advance(model, params, state.token[:, None], position, ones, cache_of(moving))
+        token = sampler(logits, jax.random.fold_in(state.key, state.number))
+        going = state.going & (token != state.stop)
+        state = state._replace(token=token, position=state.position + 1, number=state.number + 1, going=going)
+        return tuple(layer.split()[1] for layer in cache), state, i + 1, out.at[i].set(token)
+
+    out = jnp.zeros((most, len(state.token)), jnp.int32)
+    carry = moving, state._replace(cache=()), jnp.int32(0), out
+    moving, state, _, out = lax.while_loop(wanted, one, carry)
+    return state._replace(cache=tuple(layer.end() for layer in cache_of(moving))), out
