@@ -6,9 +6,9 @@ import abc
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from lm.config import ConfigError, config
+from lm.shapes import Array, Float, Int
 
 
 class Sampler(abc.ABC):

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from lm import sharding
 from lm.config import ConfigError, config
@@ -20,6 +19,7 @@ from lm.nn.mixer import Mixer, MixerLayer
 from lm.nn.norms import Norm
 from lm.nn.relative import RelativeLayer, RelativePosition
 from lm.nn.rope import RoPE
+from lm.shapes import Array, Float, Int
 
 
 @config

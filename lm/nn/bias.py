@@ -6,12 +6,12 @@ import math
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from lm.config import ConfigError, config
 from lm.nn.cost import Cost, weights
 from lm.nn.param import normal, param
 from lm.nn.relative import RelativeLayer, RelativePosition
+from lm.shapes import Array, Float, Int
 
 
 @config

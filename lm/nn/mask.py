@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
 
 from lm.config import ConfigError, config
+from lm.shapes import Array, Bool, Int
 
 
 @config

@@ -7,12 +7,12 @@ import abc
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
 from lm.config import config
 from lm.nn.cost import Cost, weights
 from lm.nn.kernels.recompute import recomputed
 from lm.nn.param import ones, param, zeros
+from lm.shapes import Array, Float
 
 
 class Norm(abc.ABC):

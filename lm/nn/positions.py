@@ -6,11 +6,11 @@ import abc
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from lm.config import ConfigError, config
 from lm.nn.cost import Cost, weights
 from lm.nn.param import normal, param
+from lm.shapes import Array, Float, Int
 
 
 class AbsolutePosition(abc.ABC):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from lm.nn.cost import Cost
+from lm.shapes import Array, Float, Int
 
 Bias = Callable[[jax.Array, jax.Array], jax.Array]  # (q_positions [B L], k_positions [B S]) -> [B H L S]
 

@@ -8,11 +8,11 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from lm.config import ConfigError, config
 from lm.nn.cost import Cost
 from lm.nn.relative import RelativeLayer, RelativePosition
+from lm.shapes import Array, Float, Int
 
 Frequencies = np.ndarray  # [rotated width / 2], radians a position
 

@@ -12,9 +12,9 @@ import math
 from typing import Any, Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from lm.config import ConfigError, Count, Scalar, config
+from lm.shapes import Array, Float
 
 
 @config

@@ -6,6 +6,7 @@ of all contestants alternate, so that what else the machine does hits all of the
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -20,10 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# The allocator keeps what it has: XLA and PyTorch otherwise map and unmap their buffers at every step.
-ALLOCATOR = (
-    "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:glibc.malloc.hugetlb=1"
-)
+# Huge pages: XLA and PyTorch map and unmap their buffers at every step, 4 KB at a time without them.
+ALLOCATOR = "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
 LIBRARIES = ("jax", "flax", "torch", "transformers", "numpy", "grain")
 
 
@@ -92,6 +91,7 @@ def serve(work: Callable[[], object], facts: Mapping[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
     work()  # compiles, or fills what is filled once
+    _give_back()
     print(json.dumps(dict(facts)), file=answers, flush=True)
     for _ in sys.stdin:
         _forget_peak()
@@ -116,6 +116,13 @@ def take_turns(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, 
 def _processor_time() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+def _give_back() -> None:
+    """What compiling left free goes back to the system, as far as the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _forget_peak() -> None:
@@ -169,9 +176,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def write(path: str | None, rows: Sequence[Mapping[str, Any]], numbers: Any) -> None:
     """Prints the machine and the table; with a path, writes machine, command, table and all numbers there as JSON."""
-    about = machine()
-    print(", ".join(f"{k} {v}" for k, v in about.items()))
+    print(", ".join(f"{k} {v}" for k, v in machine().items()))
     print(table(rows))
     if path is not None:
-        found = {"machine": about, "command": sys.argv, "table": list(rows), "numbers": numbers}
-        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        save(path, numbers)
+
+
+def save(path: str, numbers: Any) -> None:
+    """Writes the numbers as JSON, with machine, versions, commit and command."""
+    found = {"machine": machine(), "command": sys.argv, "numbers": numbers}
+    Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import ModuleType
 
 import jax
-from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels import attention_blocked, attention_cudnn, attention_plain, attention_splash
 from lm.nn.kernels.attention_request import Bias, KernelError, Request
 from lm.nn.kernels.platform import Platform, fast, platform
 from lm.nn.mask import Mask
+from lm.shapes import Array, Float, Int
 
 IMPLEMENTATIONS: Mapping[str, ModuleType] = {
     "plain": attention_plain,

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels import attention_plain
 from lm.nn.kernels.attention_plain import MASKED
 from lm.nn.kernels.attention_request import Bias, Request
 from lm.nn.kernels.platform import settled
 from lm.nn.mask import Mask
+from lm.shapes import Array, Float, Int
 
 SHORT = 2**25  # scores (B H L S) that may exist at once in the backward pass
 CHUNK = 2**21  # scores of one chunk of a long call

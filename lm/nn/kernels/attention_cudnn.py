@@ -12,11 +12,11 @@ import warnings
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels.attention_request import Bias, Request
 from lm.nn.kernels.platform import platform
 from lm.nn.mask import Mask
+from lm.shapes import Array, Float, Int
 
 LONGEST = 8192  # beyond it the mask outweighs what fusing saves
 

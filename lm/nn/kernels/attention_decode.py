@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels import attention
 from lm.nn.kernels.attention_plain import MASKED
 from lm.nn.kernels.attention_request import Bias
 from lm.nn.kernels.platform import fast
 from lm.nn.mask import Mask
+from lm.shapes import Array, Float, Int
 
 FEW = 8  # queries of a row; more are a prompt, for which the kernels of training are better
 

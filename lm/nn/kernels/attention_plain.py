@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels.attention_request import Bias, Request
 from lm.nn.mask import Mask
+from lm.shapes import Array, Float, Int
 
 MASKED = -1e30  # finite, so that a query that sees no key gives no NaN
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Array, Float, Int
-
 from lm.errors import UserError
 from lm.nn.mask import Mask
+from lm.shapes import Array, Float, Int
 
 Bias = Callable[[Int[Array, "B L"], Int[Array, "B S"]], Float[Array, "_ H L S"]]
 

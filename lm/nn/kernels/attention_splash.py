@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from lm.nn.kernels.attention_request import Bias, Request
 from lm.nn.kernels.platform import platform
 from lm.nn.mask import Mask
+from lm.shapes import Array, Float, Int
 from lm.sharding import devices_in_scope
 
 LANES = 128  # the kernel's smallest block

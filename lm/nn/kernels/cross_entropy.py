@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
 
 from lm.nn.kernels.platform import fast, platform, settled
+from lm.shapes import Array, Bool, Float, Int
 
 LARGE = 2048  # a smaller vocabulary gains nothing from chunks
 TOKENS = 1024  # tokens of a chunk

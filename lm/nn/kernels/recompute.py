@@ -10,9 +10,9 @@ import functools
 from collections.abc import Callable
 
 import jax
-from jaxtyping import Array
 
 from lm.nn.kernels.platform import fast, settled
+from lm.shapes import Array
 
 
 def recomputed(function: Callable[..., Array], *arguments: Array) -> Array:
