@@ -11,6 +11,7 @@ from flax import nnx
 
 from lm.config import ConfigError, config
 from lm.nn.cost import Cost, dense
+from lm.nn.kernels.recompute import recomputed
 from lm.nn.linear import Linear
 from lm.shapes import Array, Float
 
@@ -140,7 +141,7 @@ class MLPLayer(nnx.Module):
         self.down = Linear({"mlp": spec.hidden}, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
-        return self.down.of(self.spec.activation, self.up(x)), {}
+        return self.down(recomputed(self.spec.activation, self.up(x))), {}
 
 
 class GatedMLPLayer(nnx.Module):
@@ -151,7 +152,7 @@ class GatedMLPLayer(nnx.Module):
         self.down = Linear({"mlp": spec.hidden}, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
-        return self.down.of(self.spec.gated, self.gate(x), self.up(x)), {}
+        return self.down(recomputed(self.spec.gated, self.gate(x), self.up(x))), {}
 
 
 def to_residual(depth: int) -> float:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import jax
 from flax import nnx
 
-from lm.nn.kernels.linear import linear, linear_of
+from lm.nn.kernels.linear import linear
 from lm.nn.param import normal, param, zeros
 
 Dims = dict[str, int]  # logical axis -> size, in order
@@ -24,11 +23,5 @@ class Linear(nnx.Module):
         self.bias = param(rngs, tuple(outputs.values()), tuple(outputs), zeros) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self._shifted(linear(x, self.weight[...], contract=self.contract))
-
-    def of(self, function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
-        """The layer of function(*arguments), which keeps less for the backward pass (`kernels.linear.linear_of`)."""
-        return self._shifted(linear_of(function, *arguments, w=self.weight[...], contract=self.contract))
-
-    def _shifted(self, y: jax.Array) -> jax.Array:
+        y = linear(x, self.weight[...], contract=self.contract)
         return y if self.bias is None else y + self.bias[...]

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.nn import GELU, GatedMLP
-from lm.nn.kernels.linear import linear, linear_of
+from lm.nn.kernels.linear import linear
 
 
 def normal(*shape, seed=0):
@@ -68,18 +67,3 @@ def test_the_platform_chooses_and_forward_mode_stays_possible(monkeypatch):
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"last 1 axes of x \(3, 4\) aren't the first 1 of w \(5, 2\)"):
         linear(jnp.asarray(normal(3, 4)), jnp.asarray(normal(5, 2)), contract=1)
-
-
-@pytest.mark.parametrize("spec", [GatedMLP(hidden=6), GatedMLP(hidden=6, activation=GELU())])
-@pytest.mark.parametrize("rows", [(3, 5), (1, 1)])
-def test_of_a_gate_it_keeps_the_gates_inputs_and_has_the_gradients_of_the_definition(spec, rows):
-    gate, up, w = normal(*rows, 6), normal(*rows, 6, seed=1), normal(6, 4, seed=2)
-    results = []
-    for plain in (True, False):
-        y, pull = jax.vjp(
-            lambda gate, up, w, plain=plain: linear_of(spec.gated, gate, up, w=w, contract=1, plain=plain), gate, up, w
-        )
-        results.append((y, *pull(normal(*rows, 4, seed=3))))
-    for got, right in zip(results[1], results[0], strict=True):
-        np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-5)
-    assert sum(x.size for x in jax.tree.leaves(pull)) == gate.size + up.size + w.size
