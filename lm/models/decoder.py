@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from lm import sharding
 from lm.config import ConfigError, config
@@ -21,6 +21,7 @@ from lm.nn.mask import positions_of
 from lm.nn.norms import Norm, RMSNorm
 from lm.nn.param import layer, normal, param, stacked
 from lm.nn.positions import AbsolutePosition
+from lm.shapes import Array, Float, Int
 
 Cache = tuple[LayerCache, ...]
 
@@ -40,6 +41,8 @@ class Decoder:
     block: one block for all layers, or a pattern that repeats: layer i is block[i mod len]. norm: the final one.
     tied: the output head is the embedding table. embed_scale multiplies token embeddings; None stands for
     sqrt(width) (Vaswani et al. 2017, 3.4; Gemma). softcap: logits become softcap tanh(logit / softcap).
+    vocab_multiple: the tables get rows up to a multiple of this (128 makes matrix products faster on accelerators, and
+    lets any mesh split them). They are parameters of the built model, but no token: no logit, no gradient, no FLOPs.
     """
 
     vocab: int
@@ -51,9 +54,10 @@ class Decoder:
     tied: bool = True
     embed_scale: float | None = 1.0
     softcap: float | None = None
+    vocab_multiple: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "width", "layers"):
+        for name in ("vocab", "width", "layers", "vocab_multiple"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if not self.pattern:
@@ -63,6 +67,11 @@ class Decoder:
         if self.softcap is not None and self.softcap <= 0:
             raise ConfigError(f"softcap={self.softcap} must be positive, or None for no cap")
         self.cost(1)  # asks every component whether it fits this width
+
+    @property
+    def rows(self) -> int:
+        """Rows of the token tables: `vocab`, rounded up."""
+        return math.ceil(self.vocab / self.vocab_multiple) * self.vocab_multiple
 
     @property
     def pattern(self) -> tuple[Block, ...]:
@@ -83,7 +92,7 @@ class Decoder:
 
     def cost(self, length: int) -> Cost:
         """The cost of one document of `length` tokens."""
-        tables = self.vocab * self.width * (1 if self.tied else 2)
+        tables = self.rows * self.width * (1 if self.tied else 2)
         table = Cost(params=tables, embedding=tables, active=tables, flops=2 * length * self.width * self.vocab)
         if self.position is not None:
             positions = self.position.cost(self.width)
@@ -99,7 +108,7 @@ class DecoderModel(nnx.Module):
     def __init__(self, spec: Decoder, *, rngs: nnx.Rngs):
         self.spec = spec
         width, depth = spec.width, spec.layers
-        self.embedding = param(rngs, (spec.vocab, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
+        self.embedding = param(rngs, (spec.rows, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
         self.position = None if spec.position is None else spec.position.build(width, rngs=rngs)
         self.blocks = nnx.Dict(
             {
@@ -109,7 +118,7 @@ class DecoderModel(nnx.Module):
         )
         self.norm = None if spec.norm is None else spec.norm.build(width, rngs=rngs)
         if not spec.tied:
-            self.unembedding = param(rngs, (spec.vocab, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
+            self.unembedding = param(rngs, (spec.rows, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
 
     def __call__(
         self,
@@ -122,12 +131,12 @@ class DecoderModel(nnx.Module):
         """Logits in float32."""
         return self.logits(self.hidden(tokens, positions, segments, cache, execution or Execution()).h)
 
-    def head(self) -> Float[Array, "V D"]:
-        """The output head's weights."""
+    def head(self) -> Float[Array, "rows D"]:
+        """The output head's weights; rows beyond the vocabulary are no token."""
         return self.embedding[...] if self.spec.tied else self.unembedding[...]
 
     def logits(self, h: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
-        logits = jnp.einsum("BLD,VD->BLV", h, self.head(), preferred_element_type=jnp.float32)
+        logits = jnp.einsum("BLD,VD->BLV", h, self.head(), preferred_element_type=jnp.float32)[..., : self.spec.vocab]
         cap = self.spec.softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
@@ -138,8 +147,12 @@ class DecoderModel(nnx.Module):
         segments: Int[Array, "B L"] | None,
         cache: Cache | None,
         execution: Execution,
+        layers: Sequence[BlockLayer] | None = None,
     ) -> Hidden:
-        """Everything but the output head. Without segments each row is one document."""
+        """Everything but the output head. Without segments each row is one document.
+
+        layers: what `layers()` gave, for a loop of cached calls: taking them from their stacks copies all weights.
+        """
         segments = jnp.ones_like(tokens) if segments is None else segments
         positions = positions_of(segments) if positions is None else positions
         scale = math.sqrt(self.spec.width) if self.spec.embed_scale is None else self.spec.embed_scale
@@ -150,7 +163,7 @@ class DecoderModel(nnx.Module):
         if cache is None:
             x, aux = self._train_layers(x, positions, segments, execution)
         else:
-            x, cache, aux = self._cached_layers(x, positions, segments, cache)
+            x, cache, aux = self._cached_layers(x, positions, segments, cache, layers or self.layers())
         return Hidden(x if self.norm is None else self.norm(x), cache, aux)
 
     def _train_layers(
@@ -181,15 +194,19 @@ class DecoderModel(nnx.Module):
         return x, total
 
     def _cached_layers(
-        self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache
+        self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache, layers: Sequence[BlockLayer]
     ) -> tuple[jax.Array, Cache, Aux]:
         """One layer after another, so that each updates its own cache in place."""
         after, total = [], {}
-        for (block, index), old in zip(self._layers(), cache, strict=True):
-            x, new, aux = layer(block, index)(x, positions, segments, old)
+        for one, old in zip(layers, cache, strict=True):
+            x, new, aux = one(x, positions, segments, old)
             after.append(new)
             total = add(total, aux)
         return x, tuple(after), total
+
+    def layers(self) -> list[BlockLayer]:
+        """Each layer in order, out of its stack."""
+        return [layer(block, index) for block, index in self._layers()]
 
     def _layers(self) -> list[tuple[BlockLayer, int]]:
         """Each layer in order, as its stack and its place there."""

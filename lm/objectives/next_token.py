@@ -39,6 +39,7 @@ class NextToken(Objective):
                 model.head(),
                 batch["targets"],
                 weights,
+                classes=model.spec.vocab,
                 softcap=model.spec.softcap,
                 z_loss=self.z_loss,
                 label_smoothing=self.label_smoothing,

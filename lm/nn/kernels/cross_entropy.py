@@ -51,6 +51,7 @@ def cross_entropy(
     weights: Float[Array, "*tokens"],
     *,
     bias_V: Float[Array, " V"] | None = None,
+    classes: int | None = None,
     softcap: float | None = None,
     z_loss: Float[Array, ""] | float = 0.0,
     label_smoothing: Float[Array, ""] | float = 0.0,
@@ -62,6 +63,7 @@ def cross_entropy(
     z-loss as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, section 5). Logits are capped as
     `softcap * tanh(logits / softcap)` where a softcap is given. Gradients reach everything but the static softcap.
 
+    classes: how many rows of w are classes; those after them, there to fill up a multiple, have no part in anything.
     chunk: how many positions of the last token axis are computed at once (for all rows); None chooses, and computes
     all at once for a small vocabulary. The last chunk may be shorter.
     """
@@ -71,14 +73,22 @@ def cross_entropy(
     if chunk is None:
         chunk = L if whole else max(1, TOKENS // max(rows, 1), math.ceil(L / CHUNKS))
     head = Head(w_VD, bias_V, jnp.asarray(z_loss, jnp.float32), jnp.asarray(label_smoothing, jnp.float32))
+    form = Form(softcap, V if classes is None else classes)
     tokens = h.reshape(rows, L, D), targets.reshape(rows, L), weights.reshape(rows, L).astype(jnp.float32)
     if chunk >= L and whole:
-        loss_BL, nats, correct = _losses(softcap, head, *tokens[:2])[0]
+        loss_BL, nats, correct = _losses(form, head, *tokens[:2])[0]
         loss = jnp.sum(loss_BL * tokens[2])
     else:
-        results: Any = _chunked(softcap, chunk, head, *tokens)
+        results: Any = _chunked(form, chunk, head, *tokens)
         loss, nats, correct = results
     return CrossEntropy(loss, lax.stop_gradient(nats).reshape(shape), correct.reshape(shape))
+
+
+class Form(NamedTuple):
+    """What a compiled loss is made for."""
+
+    softcap: float | None
+    classes: int
 
 
 class Parts(NamedTuple):
@@ -90,31 +100,35 @@ class Parts(NamedTuple):
     smooth: Float[Array, "B L"]
 
 
-def _losses(softcap: float | None, head: Head, h: Array, targets: Array) -> tuple[tuple, Parts]:
+def _losses(form: Form, head: Head, h: Array, targets: Array) -> tuple[tuple, Parts]:
     """(trained loss, nats, correct) of each token before weighting."""
     logits = jnp.einsum("BLD,VD->BLV", h, head.w_VD.astype(h.dtype), preferred_element_type=jnp.float32)
     if head.bias_V is not None:
         logits += head.bias_V
-    if softcap is not None:
-        logits = softcap * jnp.tanh(logits / softcap)
+    if form.softcap is not None:
+        logits = form.softcap * jnp.tanh(logits / form.softcap)
+    mean = jnp.sum(logits[..., : form.classes], axis=-1) / form.classes
+    index = jnp.arange(logits.shape[-1])
+    if form.classes < logits.shape[-1]:
+        logits = jnp.where(index < form.classes, logits, -jnp.inf)
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    is_target = targets[..., None] == jnp.arange(logits.shape[-1])
+    is_target = targets[..., None] == index
     nats = log_z - jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
-    smooth = log_z - jnp.mean(logits, axis=-1)
+    smooth = log_z - mean
     loss = nats + head.smoothing * (smooth - nats) + head.z_loss * log_z**2
     return (loss, nats, jnp.argmax(logits, axis=-1) == targets), Parts(logits, log_z, is_target, smooth)
 
 
-def _gradients(
-    softcap: float | None, head: Head, h: Array, targets: Array, weights: Array
-) -> tuple[tuple, Head, tuple]:
+def _gradients(form: Form, head: Head, h: Array, targets: Array, weights: Array) -> tuple[tuple, Head, tuple]:
     """Weighted loss, nats and correct of a chunk; the gradients of its loss by head (float32), h and weights."""
-    (loss, nats, correct), parts = _losses(softcap, head, h, targets)
+    (loss, nats, correct), parts = _losses(form, head, h, targets)
     probs = jnp.exp(parts.logits - parts.log_z[..., None])
-    target = jnp.where(parts.is_target, 1.0 - head.smoothing, 0.0) + head.smoothing / probs.shape[-1]
+    target = jnp.where(parts.is_target, 1.0 - head.smoothing, 0.0) + head.smoothing / form.classes
     dlogits = weights[..., None] * (probs * (1.0 + 2.0 * head.z_loss * parts.log_z)[..., None] - target)
-    if softcap is not None:
-        dlogits *= 1.0 - (parts.logits / softcap) ** 2
+    if form.softcap is not None:
+        dlogits *= 1.0 - (parts.logits / form.softcap) ** 2
+    if form.classes < probs.shape[-1]:
+        dlogits = jnp.where(jnp.arange(probs.shape[-1]) < form.classes, dlogits, 0.0)
     dbias_V = None if head.bias_V is None else jnp.sum(dlogits, axis=(0, 1))
     V, D = head.w_VD.shape
     dlogits, h = settled((dlogits.astype(h.dtype), h))
@@ -125,18 +139,18 @@ def _gradients(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _chunked(softcap: float | None, chunk: int, head: Head, h: Array, targets: Array, weights: Array) -> tuple:
+def _chunked(form: Form, chunk: int, head: Head, h: Array, targets: Array, weights: Array) -> tuple:
     def step(_: None, part: tuple) -> tuple[None, tuple]:
-        (loss, nats, correct), _parts = _losses(softcap, head, *part[:2])
+        (loss, nats, correct), _parts = _losses(form, head, *part[:2])
         return None, (loss * part[2], nats, correct)
 
     _, (loss, nats, correct) = _scan_positions(step, None, (h, targets, weights), chunk)
     return jnp.sum(loss), nats, correct
 
 
-def _chunked_forward(softcap: float | None, chunk: int, head: Head, h: Array, targets: Array, weights: Array) -> tuple:
+def _chunked_forward(form: Form, chunk: int, head: Head, h: Array, targets: Array, weights: Array) -> tuple:
     def step(total: Head, part: tuple) -> tuple[Head, tuple]:
-        report, dhead, dtokens = _gradients(softcap, head, *part)
+        report, dhead, dtokens = _gradients(form, head, *part)
         return jax.tree.map(jnp.add, total, dhead), (report, dtokens)
 
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), head)
@@ -145,8 +159,8 @@ def _chunked_forward(softcap: float | None, chunk: int, head: Head, h: Array, ta
     return (jnp.sum(loss), nats, correct), (dhead, *dtokens)
 
 
-def _chunked_backward(softcap: float | None, chunk: int, saved: tuple, cotangents: tuple) -> tuple:
-    del softcap, chunk
+def _chunked_backward(form: Form, chunk: int, saved: tuple, cotangents: tuple) -> tuple:
+    del form, chunk
     dhead, dh, dweights = jax.tree.map(lambda x: (cotangents[0] * x).astype(x.dtype), saved)
     return dhead, dh, None, dweights
 
