@@ -1,36 +1,17 @@
 """How many tokens a second the loader serves: the default corpus, bytes, rows of 256, through Grain.
 
-python tools/bench/loader.py [--json FILE] [--repeats 7] [--batches 16 64 256]
+python tools/bench/loader.py [--json FILE] [--repeats 7] [--batches 16 64 256] [--demand 10000] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Iterator
 
+import harness
+
 import lm.data
-
-
-def machine() -> dict[str, str]:
-    """What the numbers were measured on."""
-    model = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
-    versions = {name: importlib.metadata.version(name) for name in ("numpy", "grain")}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": model,
-        "cores": str(cores),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    } | versions
 
 
 def measure(dataset: lm.data.Dataset, prefetch: int, workers: int, repeats: int, seconds: float) -> list[float]:
@@ -53,23 +34,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a repeat")
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256, 1024], help="rows a batch")
     parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--demand", type=float, help="tokens/s that training takes, to say how many times that it is")
+    parser.add_argument("--quick", action="store_true", help="one batch size, short repeats: to see that it works")
     options = parser.parse_args()
-    about, rows = machine(), []
-    print(", ".join(f"{k} {v}" for k, v in about.items()))
-    print(f"million tokens a second, median [lowest, highest] of {options.repeats} repeats of {options.seconds} s")
-    print(f"{'batch':>6} {'length':>6} {'prefetch':>8} {'workers':>7} {'median':>8} {'lowest':>8} {'highest':>8}")
-    for batch in options.batches:
+    batches, repeats, seconds = options.batches, options.repeats, options.seconds
+    if options.quick:
+        batches, repeats, seconds = [16], 2, 0.05
+    rows, numbers = [], []
+    for batch in batches:
         dataset = lm.data.load(lm.data.Data(batch=batch, length=options.length))
         for prefetch, workers in ((0, 0), (2, 1), (4, 2)):
-            rates = measure(dataset, prefetch, workers, options.repeats, options.seconds)
-            row = {"batch": batch, "length": options.length, "prefetch": prefetch, "workers": workers}
-            row |= {"median": statistics.median(rates), "lowest": min(rates), "highest": max(rates), "repeats": rates}
+            rates = measure(dataset, prefetch, workers, repeats, seconds)
+            about = {"batch": batch, "length": options.length, "prefetch": prefetch, "workers": workers}
+            served = harness.spread(rates)
+            row = {**about, "million tokens/s": f"{harness.spread([r / 1e6 for r in rates]):.1f}"}
+            if options.demand:
+                row["times the demand"] = f"{served.median / options.demand:,.0f}"
             rows.append(row)
-            speeds = " ".join(f"{row[k] / 1e6:8.1f}" for k in ("median", "lowest", "highest"))
-            print(f"{batch:6} {options.length:6} {prefetch:8} {workers:7} {speeds}")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"unit": "tokens/s", "machine": about, "rows": rows}, file, indent=1)
+            numbers.append({**about, "tokens/s": rates})
+    harness.write(options.json, rows, numbers)
 
 
 if __name__ == "__main__":
