@@ -92,7 +92,7 @@ def test_training_is_three_times_forward(layers: Any) -> None:
 def test_cached_numbers_are_the_keys_and_values(name: str, length: int) -> None:
     model = TABLE[name]
     cache = jax.eval_shape(lambda: param.merge(*abstract(model)).init_cache(1, length))
-    assert model.cost(length).cache == sum(layer.k.size + layer.v.size for layer in cache)
+    assert model.cost(length).cache == sum(layer.kept.k.size + layer.kept.v.size for layer in cache)
     assert model.cost(length).cache_bytes() == 2 * model.cost(length).cache
 
 
