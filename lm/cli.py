@@ -177,8 +177,9 @@ def main(arguments: list[str] | None = None) -> None:
         command = command.action
     import logging
 
-    from lm import commands
+    from lm import commands, launch
 
+    launch.prepare_jax()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("lm").setLevel(logging.INFO)
     try:

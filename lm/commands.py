@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm import cli, paths
+from lm import cli
 from lm.config import ConfigError, diff, dumps, override
 
 if TYPE_CHECKING:
@@ -24,17 +23,6 @@ def run(command: Any) -> int:
     raise TypeError(command)
 
 
-def prepare_jax() -> None:
-    """What must be in the environment before JAX starts: a compile cache, and no deadlock on few cores."""
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        # jax 0.10 and 0.11 can deadlock with more virtual devices than threads; with one device, threads beyond the
-        # cores make a step slower (1.4 times on two)
-        os.environ.setdefault("NPROC", "16")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(paths.cache_dir("xla")))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-
-
 def machine(command: cli.OnMachine) -> Machine:
     from lm.sharding import layout
     from lm.train.loop import Machine
@@ -46,7 +34,6 @@ def experiment(command: cli.OfExperiment) -> tuple[ExperimentFile, tuple[Entry, 
     """The file, its manifest, and the folder of its report. The manifest is written there."""
     from lm.sweep import file, manifest
 
-    prepare_jax()
     found = file.load(command.file, command.preset, command.overrides)
     entries = manifest.manifest(found.experiment, Path(command.results))
     return found, entries, Path(command.results) / found.name
@@ -54,7 +41,6 @@ def experiment(command: cli.OfExperiment) -> tuple[ExperimentFile, tuple[Entry, 
 
 @run.register
 def _(command: cli.Train) -> int:
-    prepare_jax()
     from lm import data
     from lm.sweep import file
     from lm.train.loop import Stopped, train
@@ -151,7 +137,6 @@ def _(command: cli.Status) -> int:
 
 @run.register
 def _(command: cli.Generate) -> int:
-    prepare_jax()
     from lm.infer import Greedy, Sample, generate
     from lm.train.load import load_run
 
@@ -171,7 +156,6 @@ def _(command: cli.Generate) -> int:
 
 @run.register
 def _(command: cli.Eval) -> int:
-    prepare_jax()
     from lm.train.load import evaluate_run, load_run
 
     found = evaluate_run(load_run(command.run), command.rows)
@@ -195,7 +179,6 @@ def _(command: cli.Config) -> int:
 
 def _value(path: str, command: cli.Config) -> Any:
     """The experiment of a file, or the run of a folder."""
-    prepare_jax()
     from lm.sweep import file
     from lm.train.folder import RunFolder
 
@@ -206,7 +189,6 @@ def _value(path: str, command: cli.Config) -> Any:
 
 @run.register
 def _(command: cli.Cost) -> int:
-    prepare_jax()
     from lm.sweep import Ablation, file
     from lm.train.memory import memory
 
@@ -237,7 +219,6 @@ def _(command: cli.Cost) -> int:
 
 @run.register
 def _(command: cli.Doctor) -> int:
-    prepare_jax()
     from lm import doctor
 
     problems = doctor.examine(sys.stdout)

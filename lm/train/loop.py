@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lm import data
+from lm import data, launch
 from lm.config import dumps, lift
 from lm.data import Dataset
 from lm.errors import UserError
@@ -89,6 +89,7 @@ class Trainer:
         self.state, self.step = self._start()
         self.rows = Rows(home.rows)
         self.rows.truncate_after(self.step)
+        self.compiling = True  # until the first step is done
         self.evaluations = run.evaluation_steps()
         self.writers = [writer(name, home.path) for name in machine.log]
         self.clock = Clock(run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0])
@@ -152,6 +153,9 @@ class Trainer:
         """Reads the metrics of steps that are done, checks them, and writes a row where one is due."""
         found = {name: np.atleast_1d(value).tolist() for name, value in jax.device_get(metrics).items()}
         self.clock.tick(len(batches))
+        if self.compiling:
+            launch.give_back()
+            self.compiling = False
         for index, batch in enumerate(batches):
             step, numbers = before + index + 1, {name: values[index] for name, values in found.items()}
             self._check_finite({name: numbers[name] for name in ("loss", "gradient_norm", "parameter_norm")}, step)

@@ -6,7 +6,6 @@ of all contestants alternate, so that what else the machine does hits all of the
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import json
 import os
@@ -21,8 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Huge pages: XLA and PyTorch map and unmap their buffers at every step, 4 KB at a time without them.
-ALLOCATOR = "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
+from lm import launch
+
 LIBRARIES = ("jax", "flax", "torch", "transformers", "numpy", "grain")
 
 
@@ -63,7 +62,7 @@ class Contestant:
     """A process that runs `command` and answers each line "go" with a chunk; its first line says that it is ready."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None):
-        env = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR, **(environment or {})}
+        env = {**os.environ, "GLIBC_TUNABLES": launch.ALLOCATOR, **(environment or {})}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.facts: dict[str, Any] = self._answer()
 
@@ -91,7 +90,7 @@ def serve(work: Callable[[], object], facts: Mapping[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
     work()  # compiles, or fills what is filled once
-    _give_back()
+    launch.give_back()
     print(json.dumps(dict(facts)), file=answers, flush=True)
     for _ in sys.stdin:
         _forget_peak()
@@ -116,13 +115,6 @@ def take_turns(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, 
 def _processor_time() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-def _give_back() -> None:
-    """What compiling left free goes back to the system, as far as the C library can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _forget_peak() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import harness
 import numpy as np
 
+from lm import launch
+
 RATE, DECAY, B1, B2 = 3e-4, 0.1, 0.9, 0.95
 
 
@@ -88,6 +90,7 @@ QUICK = {
 
 def prepared(case: Case, kernels: str) -> tuple[Any, dict[str, np.ndarray], Any]:
     """`lm`'s program for the case, a batch for it, and the numbers of its training."""
+    launch.prepare_jax()
     from lm.config import lift
     from lm.sharding import layout
     from lm.train.step import program
@@ -102,9 +105,9 @@ def prepared(case: Case, kernels: str) -> tuple[Any, dict[str, np.ndarray], Any]
 
 def lm_contestant(case: Case, kernels: str, weights: Path) -> None:
     """Trains with `lm`'s compiled step; the first to come writes the initial weights for the others."""
+    compiled, batch, values = prepared(case, kernels)
     import jax
 
-    compiled, batch, values = prepared(case, kernels)
     state = compiled.init(0)
     if not weights.exists():
         np.save(weights, jax.device_get(state.params), allow_pickle=True)  # type: ignore[arg-type]

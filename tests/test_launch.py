@@ -1,0 +1,62 @@
+"""The command starts itself anew once, with the allocator's settings, and is otherwise the same process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lm import launch
+
+PROGRAM = """
+import os, sys
+from lm import launch
+print("began", flush=True)
+launch.use_allocator()
+print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), *sys.argv[1:], sys.stdin.read())
+sys.exit(3)
+"""
+GNU = sys.platform.startswith("linux") and "CS_GNU_LIBC_VERSION" in os.confstr_names
+
+
+def started(**environment: str) -> tuple[int, int, list[str]]:
+    """(process id, exit code, lines) of the program with two arguments and something to read."""
+    clean = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "a b", "--c"],
+        env=clean | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    out, _ = process.communicate("read")
+    return process.pid, process.returncode, out.splitlines()
+
+
+@pytest.mark.skipif(not GNU, reason="the settings are the GNU C library's")
+def test_it_starts_anew_once_and_keeps_process_arguments_input_and_exit_code():
+    pid, code, lines = started()
+    assert lines == ["began", "began", f"{pid} {launch.ALLOCATOR} a b --c read"]
+    assert code == 3
+
+
+def test_what_the_user_set_stays():
+    pid, _, lines = started(GLIBC_TUNABLES="glibc.malloc.arena_max=4")
+    assert lines == ["began", f"{pid} glibc.malloc.arena_max=4 a b --c read"]
+
+
+@pytest.mark.parametrize(("flags", "threads"), [("--xla_force_host_platform_device_count=4", "16"), ("", None)])
+def test_threads_are_added_only_for_virtual_devices(monkeypatch, flags, threads):
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
+    launch.prepare_jax()
+    assert os.environ.get("NPROC") == threads
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "kept"
+
+
+def test_the_compile_cache_is_a_folder_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    launch.prepare_jax()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "xla")
