@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,14 +35,23 @@ def graph(model: Decoder) -> nnx.GraphDef:
     return param.split(nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0))))[0]
 
 
-def advance(
-    model: Decoder, params: param.Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache
-) -> tuple[jax.Array, Cache]:
-    """Feeds tokens [B L] that follow the cache. Returns the logits [B V] after the last of them, and the cache."""
+Advance = Callable[[jax.Array, jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
+
+
+def advance(model: Decoder, params: param.Params) -> Advance:
+    """A function that feeds tokens [B L] with their positions and segments after a cache.
+
+    It gives the logits [B V] after the last of them, and the cache.
+    """
     module = param.merge(graph(model), params)
-    hidden = module.hidden(tokens, positions, segments, cache, Execution())
-    assert hidden.cache is not None
-    return module.logits(hidden.h[:, -1:])[:, 0], hidden.cache
+    layers = module.layers()
+
+    def feed(tokens: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        hidden = module.hidden(tokens, positions, segments, cache, Execution(), layers)
+        assert hidden.cache is not None
+        return module.logits(hidden.h[:, -1:])[:, 0], hidden.cache
+
+    return feed
 
 
 def begin(
@@ -61,7 +71,7 @@ def begin(
     batch, length = tokens.shape
     cache = param.merge(graph(model), params).init_cache(batch, length + room, dtype=params["embedding"].dtype)
     positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
-    logits, cache = advance(model, params, tokens, positions, segments, cache)
+    logits, cache = advance(model, params)(tokens, positions, segments, cache)
     token = sampler(logits, jax.random.fold_in(key, 0))
     return State(cache, token, positions[:, -1] + 1, jnp.int32(1), token != stop, key, stop)
 
@@ -70,6 +80,7 @@ def run(
     model: Decoder, sampler: Sampler, params: param.Params, state: State, count: jax.Array, most: int = RUN
 ) -> tuple[State, jax.Array]:
     """Up to `count` more tokens, at most `most`; fewer where every row has ended. Their array is [most, B]."""
+    feed = advance(model, params)
     opened = [layer.begin(most) for layer in state.cache]
     fixed, moving = zip(*(layer.split() for layer in opened), strict=True)
     ones = jnp.ones((len(state.token), 1), jnp.int32)
@@ -78,12 +89,12 @@ def run(
         return tuple(layer.join(*parts) for layer, *parts in zip(opened, fixed, moving, strict=True))
 
     def wanted(carry: tuple[Any, State, jax.Array, jax.Array]) -> jax.Array:
-        return (carry[2] < count) & jnp.any(carry[1].going)
+        return (carry[2] < jnp.minimum(count, most)) & jnp.any(carry[1].going)
 
     def one(carry: tuple[Any, State, jax.Array, jax.Array]) -> tuple[Any, State, jax.Array, jax.Array]:
         moving, state, i, out = carry
         position = state.position[:, None]
-        logits, cache = advance(model, params, state.token[:, None], position, ones, cache_of(moving))
+        logits, cache = feed(state.token[:, None], position, ones, cache_of(moving))
         token = sampler(logits, jax.random.fold_in(state.key, state.number))
         going = state.going & (token != state.stop)
         state = state._replace(token=token, position=state.position + 1, number=state.number + 1, going=going)
