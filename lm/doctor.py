@@ -10,6 +10,7 @@ import shutil
 from typing import TextIO
 
 from lm import paths
+from lm.launch import ALLOCATOR
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pandas", "matplotlib", "tyro")
 OPTIONAL = {"files": "pyarrow", "hf": "datasets", "tensorboard": "tensorboardX", "wandb": "wandb", "parity": "torch"}
@@ -37,7 +38,9 @@ def examine(out: TextIO) -> list[str]:
     _disk(out, problems, "cache", str(cache))
     _disk(out, problems, "here", os.getcwd())
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
-    print(f"compiled  {compiled} ({_size(compiled) / 1e6:.0f} MB)", file=out)
+    programs, size = _programs(compiled)
+    print(f"compiled  {compiled}: {programs} programs, {size / 1e6:.0f} MB; deleting it costs time only", file=out)
+    print(f"allocator {os.environ.get('GLIBC_TUNABLES') or f'{ALLOCATOR} in commands that compute'}", file=out)
     for problem in problems:
         print(f"PROBLEM   {problem}", file=out)
     print("all well" if not problems else f"{len(problems)} problems", file=out)
@@ -57,8 +60,20 @@ def _devices(out: TextIO, problems: list[str]) -> None:
     best, how = peak_flops()
     speed = f", peak {best / 1e9:.0f} GFLOP/s ({how})" if best else ""
     print(f"devices   {len(devices)} x {devices[0].device_kind} ({devices[0].platform}){speed}", file=out)
+    print(f"attention {_attention()}", file=out)
     if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):
         problems.append("there is an NVIDIA GPU that JAX doesn't see: pip install 'jax[cuda12]'")
+
+
+def _attention() -> str:
+    """Which form of attention usual rows of text get here, in each type."""
+    from lm.nn import Mask
+    from lm.nn.kernels.attention import Request, choose
+
+    usual = {"batch": 8, "queries": 1024, "keys": 1024, "heads": 8, "kv_heads": 8, "width": 64, "value_width": 64}
+    rest = {"bias": False, "softcap": None, "ordered": True}
+    kinds = ("float32", "bfloat16")
+    return ", ".join(f"{kind}: {choose(Request(mask=Mask(), dtype=kind, **usual, **rest))}" for kind in kinds)  # type: ignore[arg-type]
 
 
 def _disk(out: TextIO, problems: list[str], what: str, path: str) -> None:
@@ -73,5 +88,7 @@ def _disk(out: TextIO, problems: list[str], what: str, path: str) -> None:
         problems.append(f"no permission to write to {path}: choose another folder (LM_CACHE for the cache, --results)")
 
 
-def _size(folder: str) -> int:
-    return sum(e.stat().st_size for e in os.scandir(folder) if e.is_file()) if os.path.isdir(folder) else 0
+def _programs(folder: str) -> tuple[int, int]:
+    """Number of compiled programs in JAX's cache and their bytes."""
+    files = [e for e in os.scandir(folder) if e.is_file()] if os.path.isdir(folder) else []
+    return sum(e.name.endswith("-cache") for e in files), sum(e.stat().st_size for e in files)

@@ -60,3 +60,10 @@ def test_the_compile_cache_is_a_folder_of_the_user(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     launch.prepare_jax()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "xla")
+
+
+def test_jax_is_not_imported_before_its_environment_is_there():
+    """JAX reads the variables as it is imported: set later, the compile cache would silently not be used."""
+    code = "import sys; import lm.cli, lm.commands, lm.launch; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
