@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -123,6 +123,10 @@ class Generate(Shared):
     """Draw from the smallest set of tokens that holds this probability."""
     seed: int = 0
     """Of the draws."""
+    stream: bool = False
+    """Print the text as it comes."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """The type of the computation; bfloat16 is faster on accelerators."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from lm import cli
 from lm.config import ConfigError, diff, dumps, override
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from lm.sharding import Layout
     from lm.sweep.file import ExperimentFile
     from lm.sweep.manifest import Entry
@@ -137,7 +139,8 @@ def _(command: cli.Status) -> int:
 
 @run.register
 def _(command: cli.Generate) -> int:
-    from lm.infer import Greedy, Sample, generate
+    from lm.infer import Greedy, Sample, generate, stream
+    from lm.models import Execution
     from lm.train.load import load_run
 
     if command.temperature == 0 and (command.top_k is not None or command.top_p is not None):
@@ -148,10 +151,36 @@ def _(command: cli.Generate) -> int:
         sampler = Sample(temperature=command.temperature, top_k=command.top_k, top_p=command.top_p)
     codec = loaded.codec
     prompt = [codec.eot, *codec.encode(command.prompt).tolist()]
-    model = loaded.run.model
-    (out,) = generate(model, loaded.params, [prompt], command.new_tokens, sampler, command.seed, stop=codec.eot)
-    print(command.prompt + codec.decode(out))
+    asked: dict[str, Any] = {
+        "prompts": [prompt],
+        "new_tokens": command.new_tokens,
+        "sampler": sampler,
+        "seed": command.seed,
+        "stop": codec.eot,
+        "execution": Execution(compute=command.compute),
+    }
+    if command.stream:
+        print(command.prompt, end="", flush=True)
+        for text in _growing(codec.decode, (row[0] for row in stream(loaded.run.model, loaded.params, **asked))):
+            print(text, end="", flush=True)
+        print()
+    else:
+        (out,) = generate(loaded.run.model, loaded.params, **asked)
+        print(command.prompt + codec.decode(out))
     return 0
+
+
+def _growing(decode: Callable[[list[int]], str], tokens: Iterable[int | None]) -> Iterator[str]:
+    """The text that each token adds; a character that isn't whole yet waits for its other tokens."""
+    made: list[int] = []
+    shown = text = ""
+    for token in tokens:
+        made += [] if token is None else [token]
+        text = decode(made)
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+    yield text[len(shown) :]
 
 
 @run.register

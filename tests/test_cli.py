@@ -106,7 +106,7 @@ def test_train_eval_and_generate(lm, tmp_path):
     code, out, _ = lm("eval", tmp_path / "run")
     assert code == 0 and "bits/byte" in out
     greedy = ("generate", tmp_path / "run", "abc", "--new-tokens", "5")
-    assert lm(*greedy) == lm(*greedy)
+    assert lm(*greedy) == lm(*greedy, "--stream") == lm(*greedy)
     code, out, _ = lm(*greedy, "--temperature", "1", "--top-k", "5", "--top-p", "0.9", "--seed", "3")
     assert code == 0 and out.startswith("abc")
     refused(lm(*greedy, "--top-k", "5"), "--temperature")

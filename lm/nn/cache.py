@@ -46,7 +46,7 @@ class Cache:
         return self
 
 
-AXES = Slots(3, 2, 1, 1)  # the axis of slots in each array
+AXES = (3, 2, 1, 1)  # the axis of slots in each array of `Slots`
 
 
 def slots(k: jax.Array, v: jax.Array, positions: jax.Array, segments: jax.Array, dtype: Any) -> Slots:
