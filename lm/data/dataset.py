@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 from collections.abc import Iterator
 
@@ -56,6 +57,11 @@ def load(data: Data) -> Dataset:
     )
 
 
+# Batches that are read in the caller's thread before Grain, which takes half a second to import, is: the device has
+# its first steps by then, and computes meanwhile.
+DIRECT = 16
+
+
 class Dataset:
     """Batches by number. A batch is a dict of arrays [rows, length]:
 
@@ -101,14 +107,18 @@ class Dataset:
 
         prefetch: batches kept ready; workers: threads. Neither changes what comes; 0 of either reads in this thread.
         """
-        import grain
-
         self._share(host, hosts)
         if start < 0:
             raise DataError(f"there is no batch {start}: batches are numbered from 0")
-        threads = min(workers, prefetch)
+        direct = range(start, start + DIRECT)
+        ahead = self._ahead(start + DIRECT, host, hosts, prefetch, min(workers, prefetch))
+        return itertools.chain((self.batch(n, host, hosts) for n in direct), ahead)
+
+    def _ahead(self, start: int, host: int, hosts: int, prefetch: int, threads: int) -> Iterator[Batch]:
+        import grain
+
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
-        return iter(grain.MapDataset.source(_Source(self, start, host, hosts)).to_iter_dataset(options))
+        yield from grain.MapDataset.source(_Source(self, start, host, hosts)).to_iter_dataset(options)
 
     def heldout_batches(self, rows: int | None = None, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
         """The held-out stream once, in the corpus's order, in batches of the full shape; the last is padded.

@@ -44,25 +44,37 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int | None = 2) -> None:
-        import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import LatestN
-
         if keep is not None and keep < 1:
             raise CheckpointError(f"keep={keep} checkpoints: it must be 1 or more, or None to keep all")
         self.folder = Path(folder).absolute()
+        self.keep = keep
         self._writes = False
         self._unlisted: set[int] = set()  # steps saved here whose files aren't listed yet
-        self._ocp = ocp
-        # Every failure comes back as an exception, which we report; Orbax logs a traceback for each as well.
-        logging.getLogger("absl").addFilter(_not_from_orbax)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=LatestN(keep),
-            create=False,
-            lightweight_initialize=True,
-            save_root_metadata=False,
-        )
-        with self._explained(f"can't use {self.folder} for checkpoints"):
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._used: Any = None
+
+    @property
+    def _ocp(self) -> Any:
+        """Orbax, which takes a third of a second to import: a new run's first step doesn't wait for it."""
+        import orbax.checkpoint
+
+        return orbax.checkpoint
+
+    @property
+    def _manager(self) -> Any:
+        if self._used is None:
+            from orbax.checkpoint.checkpoint_managers import LatestN
+
+            # Every failure comes back as an exception, which we report; Orbax logs a traceback for each as well.
+            logging.getLogger("absl").addFilter(_not_from_orbax)
+            options = self._ocp.CheckpointManagerOptions(
+                preservation_policy=LatestN(self.keep),
+                create=False,
+                lightweight_initialize=True,
+                save_root_metadata=False,
+            )
+            with self._explained(f"can't use {self.folder} for checkpoints"):
+                self._used = self._ocp.CheckpointManager(self.folder, options=options)
+        return self._used
 
     def save(self, step: int, state: Any, config: str = "") -> None:
         """Starts writing `state` (a tree of arrays, which may be donated right after) and returns.
@@ -88,6 +100,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when nothing is being written. Raises CheckpointError if the last save failed."""
+        if self._used is None:
+            return
         step = max(self._unlisted, default=None)
         with self._explained(f"the checkpoint of step {step} couldn't be written to {self.folder}", step):
             self._manager.wait_until_finished()
@@ -139,8 +153,9 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            with contextlib.suppress(Exception):
-                self._manager.close()
+            if self._used is not None:
+                with contextlib.suppress(Exception):
+                    self._used.close()
 
     def __enter__(self) -> Checkpoints:
         return self

@@ -51,7 +51,7 @@ def peak_flops(devices: Sequence[Any] | None = None) -> tuple[float, str]:
     """(FLOP/s of `devices` together, "published bf16" | "measured bf16 matmul" | "measured f32 matmul").
 
     devices: `jax.Device`s, all of them unless told. On CPU it is what the machine does, measured once a
-    process (about 0.3 s) with all its cores: virtual CPU devices of one process share them.
+    process (about 0.1 s) with all its cores: virtual CPU devices of one process share them.
     """
     devices = jax.devices() if devices is None else devices
     kind = devices[0].device_kind
@@ -76,7 +76,7 @@ def _measured(platform: str, dtype: str) -> float:
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()
     times: list[float] = []
-    while sum(times) < 0.3 and len(times) < 50:
+    while sum(times) < 0.1 and len(times) < 50:
         start = time.perf_counter()
         product(x, x).block_until_ready()
         times.append(time.perf_counter() - start)

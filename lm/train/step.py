@@ -54,7 +54,9 @@ class Program:
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
         whole = layout.replicated()
-        self.init = jax.jit(self._init, out_shardings=self.state_sharding)
+        self.init = jax.jit(
+            self._init, out_shardings=self.state_sharding, compiler_options=run_once(layout.mesh.devices.flat[0])
+        )
         self.step = jax.jit(
             self._step,
             donate_argnums=0,
@@ -194,6 +196,11 @@ class Program:
         training = lower(self.training, values)
         with self._tracing():
             return training.objective(self.module(params), batch, training.execution)
+
+
+def run_once(device: jax.Device) -> dict[str, Any] | None:
+    """Compiler options of a program that runs once: on CPU LLVM would take 10 s to make the random draws fast."""
+    return {"xla_backend_optimization_level": 1} if device.platform == "cpu" else None
 
 
 @functools.lru_cache(maxsize=32)
