@@ -115,13 +115,13 @@ def lm_contestant(case: Case, kernels: str, weights: Path) -> None:
     state, metrics = compiled.advance(state, [batch], values, together)
     loss = float(np.ravel(metrics["loss"])[0])
 
-    def chunk() -> None:
+    def train(dispatches: int) -> None:
         nonlocal state
-        for _ in range(case.steps // together):
+        for _ in range(dispatches):
             state, metrics = compiled.advance(state, [batch] * together, values, together)
         jax.block_until_ready(metrics)
 
-    harness.serve(chunk, {"loss": loss})
+    harness.serve(lambda: train(case.steps // together), {"loss": loss}, warm=lambda: train(1))
 
 
 def torch_contestant(case: Case, weights: Path) -> None:
@@ -149,12 +149,12 @@ def torch_contestant(case: Case, weights: Path) -> None:
 
     loss = step().item()
 
-    def chunk() -> None:
-        for _ in range(case.steps):
+    def train(steps: int) -> None:
+        for _ in range(steps):
             last = step()
         last.item()
 
-    harness.serve(chunk, {"loss": loss})
+    harness.serve(lambda: train(case.steps), {"loss": loss}, warm=lambda: train(1))
 
 
 CONTESTANTS = ("lm", "plain JAX", "PyTorch")
