@@ -7,10 +7,11 @@ import importlib.util
 import os
 import platform
 import shutil
+import sys
 from typing import TextIO
 
 from lm import paths
-from lm.launch import ALLOCATOR
+from lm.launch import ALLOCATOR, has_gpu
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pandas", "matplotlib", "tyro")
 OPTIONAL = {"files": "pyarrow", "hf": "datasets", "tensorboard": "tensorboardX", "wandb": "wandb", "parity": "torch"}
@@ -41,6 +42,11 @@ def examine(out: TextIO) -> list[str]:
     programs, size = _programs(compiled)
     print(f"compiled  {compiled}: {programs} programs, {size / 1e6:.0f} MB; deleting it costs time only", file=out)
     print(f"allocator {os.environ.get('GLIBC_TUNABLES') or f'{ALLOCATOR} in commands that compute'}", file=out)
+    if has_gpu():
+        memory = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
+        print(f"GPU       XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}, {memory} of its memory for JAX", file=out)
+    if sys.dont_write_bytecode:
+        print("bytecode  isn't kept, so starts take seconds longer: unset PYTHONDONTWRITEBYTECODE", file=out)
     for problem in problems:
         print(f"PROBLEM   {problem}", file=out)
     print("all well" if not problems else f"{len(problems)} problems", file=out)

@@ -67,3 +67,34 @@ def test_jax_is_not_imported_before_its_environment_is_there():
     code = "import sys; import lm.cli, lm.commands, lm.launch; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_gpu_flags_are_added_only_where_there_is_a_gpu_and_leave_the_users_own(monkeypatch):
+    for gpu, mine, expected in (
+        (False, "--mine=1", "--mine=1"),
+        (True, "", launch.GPU_FLAGS[0]),
+        (True, "--mine=1", f"--mine=1 {launch.GPU_FLAGS[0]}"),
+        (True, "--xla_gpu_enable_latency_hiding_scheduler=false", "--xla_gpu_enable_latency_hiding_scheduler=false"),
+    ):
+        monkeypatch.setattr(launch, "has_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setenv("XLA_FLAGS", mine)
+        monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+        launch.prepare_jax()
+        assert os.environ["XLA_FLAGS"] == expected
+        assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.5"
+
+
+def test_a_process_that_may_only_use_the_cpu_has_no_gpu(monkeypatch):
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidiactl")
+    for platforms, found in (("cpu", False), ("", True), ("cuda,cpu", True), ("tpu", False)):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        assert launch.has_gpu() == found
+
+
+def test_this_xla_knows_the_gpu_flags():
+    """One that doesn't know a flag ends the process as it starts."""
+    environment = os.environ | {"XLA_FLAGS": " ".join(launch.GPU_FLAGS), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import jax; print(jax.device_count())"], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "1", done.stderr

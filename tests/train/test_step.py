@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import scipy.special
 
 from lm import sharding
 from lm.config import lift, replace
+from lm.models import Execution
 from lm.nn import param
 from lm.objectives import NextToken
 from lm.train import AdamW, Constant, Cosine, Linear, Run, Training
@@ -251,3 +253,39 @@ def test_a_run_counts_its_tokens_and_flops() -> None:
     run = Run(model=MODEL, train=TRAINING)
     assert run.tokens == 10 * run.data.batch * run.data.length
     assert run.flops == 10 * run.data.batch * 3 * MODEL.cost(run.data.length).flops
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Every equation of a program, those of its inner programs included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+class TestBfloat16:
+    TRAINING = replace(TRAINING, {"execution": Execution(compute="bfloat16"), "ema": 0.9})
+
+    def test_weights_averages_and_moments_stay_float32_and_losses_follow(self) -> None:
+        state, half = trained(self.TRAINING)
+        floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+        assert {x.dtype.name for x in floats} == {"float32"}
+        _, full = trained(replace(self.TRAINING, {"execution": Execution()}))
+        losses = [[float(m["loss"]) for m in found] for found in (half, full)]
+        assert losses[0] != losses[1]
+        np.testing.assert_allclose(*losses, rtol=2e-2)  # bfloat16 has 8 bits
+
+    def test_updates_too_small_for_bfloat16_are_kept(self) -> None:
+        tiny = replace(self.TRAINING, {"optimizer.learning_rate": 1e-5})
+        state, _ = trained(tiny)
+        assert_differ(jax.tree.map(lambda x: 1e3 * x, state.params), jax.tree.map(lambda x: 1e3 * x, made(MODEL)[1]))
+
+    def test_norms_softmax_and_loss_are_computed_in_float32(self) -> None:
+        shape, values = lift(self.TRAINING)
+        program = compiled(shape)
+        jaxpr = jax.make_jaxpr(program.step)(start(self.TRAINING), program.layout.put(BATCHES[0]), values)
+        delicate = ("exp", "log", "rsqrt")
+        found = [e for e in equations(jaxpr.jaxpr) if e.primitive.name in delicate]
+        assert {e.primitive.name for e in found} == set(delicate)
+        low = {e.primitive.name for e in found if e.invars[0].aval.dtype == jnp.bfloat16}
+        assert not low
