@@ -198,7 +198,7 @@ class Program:
             return training.objective(self.module(params), batch, training.execution)
 
 
-def run_once(device: jax.Device) -> dict[str, Any] | None:
+def run_once(device: Any) -> dict[str, Any] | None:
     """Compiler options of a program that runs once: on CPU LLVM would take 10 s to make the random draws fast."""
     return {"xla_backend_optimization_level": 1} if device.platform == "cpu" else None
 

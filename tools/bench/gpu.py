@@ -189,10 +189,12 @@ def seeds_rows(dense: Dense, least: float) -> Iterator[dict[str, Any]]:
     shape, values = lift(run.train)
     compiled = program(run.model, shape, layout())
     batch = compiled.layout.put(tokens(run))
-    together = jax.jit(jax.vmap(compiled.step.__wrapped__, in_axes=(0, None, None)), donate_argnums=0)
+    one_step: Any = compiled.step
+    begin: Any = compiled.init
+    together = jax.jit(jax.vmap(one_step.__wrapped__, in_axes=(0, None, None)), donate_argnums=0)
     times = {}
     for name, count, step in (("one run", 1, compiled.step), (f"{SEEDS} seeds", SEEDS, together)):
-        state = compiled.init(0) if count == 1 else jax.vmap(compiled.init.__wrapped__)(jax.numpy.arange(count))
+        state = compiled.init(0) if count == 1 else jax.vmap(begin.__wrapped__)(jax.numpy.arange(count))
 
         def work(step: Any = step) -> Any:
             nonlocal state

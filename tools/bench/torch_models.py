@@ -83,7 +83,7 @@ def build(case: Any, params: Mapping[str, Any]) -> nn.Module:
     return gpt
 
 
-def _load_llama(llama: Llama, params: Mapping[str, Any]) -> None:
+def _load_llama(llama: Any, params: Mapping[str, Any]) -> None:
     model, D = llama.model, params["embedding"].shape[1]
     _put(model.model.embed_tokens.weight, params["embedding"])
     _put(model.lm_head.weight, params["unembedding"])
@@ -99,7 +99,7 @@ def _load_llama(llama: Llama, params: Mapping[str, Any]) -> None:
             _put(getattr(layer.mlp, f"{name}_proj").weight, one["ff"][name]["weight"].T)
 
 
-def _load_gpt(model: GPT, params: Mapping[str, Any]) -> None:
+def _load_gpt(model: Any, params: Mapping[str, Any]) -> None:
     block, D = params["blocks"]["0"], params["embedding"].shape[1]
     _put(model.tokens.weight, params["embedding"])
     _put(model.positions.weight, params["position"]["table"])
@@ -125,7 +125,7 @@ def _put(tensor: torch.Tensor, value: np.ndarray) -> None:
     tensor.data.copy_(torch.from_numpy(np.array(value)))
 
 
-def _put_norm(norm: nn.LayerNorm, params: Mapping[str, np.ndarray]) -> None:
+def _put_norm(norm: Any, params: Mapping[str, np.ndarray]) -> None:
     _put(norm.weight, params["scale"])
     _put(norm.bias, params["bias"])
 
