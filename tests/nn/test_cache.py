@@ -73,7 +73,11 @@ def test_beyond_the_room_keys_are_nan() -> None:
 
 def test_where_nothing_is_gained_a_cache_stays_one() -> None:
     cache = kv.empty(B, 3, K, P, jnp.float32, ring=False)
+    assert cache.begin(4) is not cache
     with plain_forms():
         assert cache.begin(4) is cache
+    several = kv.empty(2, 3, 2, P, jnp.float32, ring=False)
+    assert several.begin(4) is several
+    assert isinstance(kv.empty(1, 3, 2, P, jnp.float32, ring=False).begin(4), kv.OpenKVCache)
     fixed, moving = cache.split()
     assert cache.join(fixed, moving) is cache and cache.end() is cache
