@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from lm.nn.kernels.linear import linear
+from lm.nn.kernels.spread import spread
 from lm.nn.param import normal, param, zeros
 
 Dims = dict[str, int]  # logical axis -> size, in order
@@ -24,4 +25,4 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = linear(x, self.weight[...], contract=self.contract)
-        return y if self.bias is None else y + self.bias[...]
+        return y if self.bias is None else y + spread(self.bias[...], y)

@@ -11,6 +11,7 @@ from flax import nnx
 from lm.config import config
 from lm.nn.cost import Cost, weights
 from lm.nn.kernels.recompute import recomputed
+from lm.nn.kernels.spread import spread
 from lm.nn.param import ones, param, zeros
 from lm.shapes import Array, Float
 
@@ -83,5 +84,5 @@ class NormLayer(nnx.Module):
 
 def _affine(x: jax.Array, zero_centered: bool, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     scale = scale.astype(jnp.float32)
-    y = x * (1 + scale if zero_centered else scale)
-    return y if bias is None else y + bias.astype(jnp.float32)
+    y = x * spread(1 + scale if zero_centered else scale, x)
+    return y if bias is None else y + spread(bias.astype(jnp.float32), y)
