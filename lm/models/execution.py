@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from lm.config import ConfigError, config
 from lm.nn.kernels.platform import platform
 
-SHORT_STEP = {"cpu": 1e9, "gpu": 1e11, "tpu": 1e11}  # FLOPs: about 10 ms on two cores, 1 ms on an accelerator
+DISPATCH = {"cpu": 2e11, "gpu": 1.6e12, "tpu": 1.6e12}  # FLOPs: about 2 s on two cores, some ms on an accelerator
+AT_MOST = 16  # steps of a dispatch
 SCAN_FROM = 12  # layers: from here the compile time of an unrolled program costs more than scanning it
 
 
@@ -22,7 +23,8 @@ class Execution:
     or everything inside a layer ("full").
     compute: the type of activations and of the weights as the layers see them; parameters stay float32, and so do
     norms' statistics, softmax and the loss.
-    steps_at_once: how many training steps to dispatch as one program; None: several where a step is short.
+    steps_at_once: how many training steps to dispatch as one program; None: up to 16, two seconds on two
+    cores. Memory is then asked for and given back once a dispatch, and not once a step.
     kernels: "auto" takes the fast form of each layer on this platform, "plain" its definition.
     """
 
@@ -40,10 +42,10 @@ class Execution:
         return self.layers == "unroll" or (self.layers == "auto" and layers < SCAN_FROM)
 
     def at_once(self, flops: float) -> int:
-        """How many steps of so many FLOPs to dispatch as one program: 16 where dispatching takes a good part of one."""
+        """How many steps of so many FLOPs to dispatch as one program."""
         if self.steps_at_once is not None:
             return self.steps_at_once
-        return 16 if flops < SHORT_STEP[platform()] else 1
+        return max(1, min(AT_MOST, int(DISPATCH[platform()] / flops)))
 
     def checkpoint(self, function: Any) -> Any:
         """`function` with this rematerialisation."""

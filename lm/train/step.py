@@ -163,16 +163,19 @@ class Program:
         One program whatever the count, so how steps are divided among calls changes no bit of the result.
         """
 
-        def one(index: Any, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-            state, kept = carry
-            state, metrics = self._step(state, jax.tree.map(lambda x: x[index], batches), values)
-            return state, jax.tree.map(lambda all, new: all.at[index].set(new), kept, metrics)
-
         k = batches["tokens"].shape[0]
-        shapes = jax.eval_shape(self._step, state, jax.tree.map(lambda x: x[0], batches), values)[1]
-        return jax.lax.fori_loop(
-            0, count, one, (state, jax.tree.map(lambda m: jnp.zeros((k, *m.shape), m.dtype), shapes))
-        )
+        at: Any = lambda index: jax.tree.map(lambda x: x[index], batches)  # noqa: E731
+
+        def one(index: Any, carry: tuple[State, Metrics, Batch]) -> tuple[State, Metrics, Batch]:
+            state, kept, batch = carry
+            state, metrics = self._step(state, batch, values)
+            kept = jax.tree.map(lambda all, new: all.at[index].set(new), kept, metrics)
+            return state, kept, at(jnp.minimum(index + 1, k - 1))
+
+        shapes = jax.eval_shape(self._step, state, at(0), values)[1]
+        kept = jax.tree.map(lambda m: jnp.zeros((k, *m.shape), m.dtype), shapes)
+        # the batch is carried: sliced in the loop, XLA would slice it again in every inner loop that reads a position
+        return jax.lax.fori_loop(0, count, one, (state, kept, at(0)))[:2]
 
     def _gradients(self, params: param.Params, batch: Batch, training: Training) -> tuple[param.Params, Sums]:
         """Gradients of the loss summed over the batch, part by part where `accumulate` says so."""

@@ -73,11 +73,11 @@ class Case:
 
 
 CASES = {
-    "GPT L4 d128 T256 B12 V256": Case(4, 128, 256, 12, 256, heads=4, steps=8),
-    "GPT L6 d384 T256 B4 V256": Case(6, 384, 256, 4, 256, heads=6, steps=3),
-    "GPT L4 d256 T256 B8 V4096": Case(4, 256, 256, 8, 4096, heads=4, steps=3),
+    "GPT L4 d128 T256 B12 V256": Case(4, 128, 256, 12, 256, heads=4, steps=11),
+    "GPT L6 d384 T256 B4 V256": Case(6, 384, 256, 4, 256, heads=6, steps=4),
+    "GPT L4 d256 T256 B8 V4096": Case(4, 256, 256, 8, 4096, heads=4, steps=6),
     "GPT L2 d64 T64 B8 V256": Case(2, 64, 64, 8, 256, heads=2, steps=128),
-    "Llama L4 d256 T256 B8 V256": Case(4, 256, 256, 8, 256, heads=8, kv_heads=2, steps=3),
+    "Llama L4 d256 T256 B8 V256": Case(4, 256, 256, 8, 256, heads=8, kv_heads=2, steps=5),
 }
 QUICK = {
     "GPT, tiny": Case(1, 32, 16, 2, 64, heads=2, steps=16),
@@ -115,13 +115,15 @@ def lm_contestant(case: Case, kernels: str, weights: Path) -> None:
     state, metrics = compiled.advance(state, [batch], values, together)
     loss = float(np.ravel(metrics["loss"])[0])
 
-    def train(dispatches: int) -> None:
+    def train(steps: int) -> None:
         nonlocal state
-        for _ in range(dispatches):
-            state, metrics = compiled.advance(state, [batch] * together, values, together)
+        while steps:
+            now = min(steps, together)
+            state, metrics = compiled.advance(state, [batch] * now, values, together)
+            steps -= now
         jax.block_until_ready(metrics)
 
-    harness.serve(lambda: train(case.steps // together), {"loss": loss}, warm=lambda: train(1))
+    harness.serve(lambda: train(case.steps), {"loss": loss}, warm=lambda: train(1))
 
 
 def torch_contestant(case: Case, weights: Path) -> None:

@@ -120,7 +120,7 @@ def _losses(form: Form, head: Head, h: Array, targets: Array) -> tuple[tuple, Pa
 
 
 def _gradients(form: Form, head: Head, h: Array, targets: Array, weights: Array) -> tuple[tuple, Head, tuple]:
-    """Weighted loss, nats and correct of a chunk; the gradients of its loss by head (float32), h and weights."""
+    """Weighted loss, nats and correct of a chunk; the gradients of its loss by head (float32, w's as [D, V]), h, weights."""
     (loss, nats, correct), parts = _losses(form, head, h, targets)
     probs = jnp.exp(parts.logits - parts.log_z[..., None])
     target = jnp.where(parts.is_target, 1.0 - head.smoothing, 0.0) + head.smoothing / form.classes
@@ -133,9 +133,11 @@ def _gradients(form: Form, head: Head, h: Array, targets: Array, weights: Array)
     V, D = head.w_VD.shape
     dlogits, h = settled((dlogits.astype(h.dtype), h))
     dh = jnp.einsum("BLV,VD->BLD", dlogits, head.w_VD.astype(h.dtype))
-    dw_VD = jnp.matmul(dlogits.reshape(-1, V).T, h.reshape(-1, D), preferred_element_type=jnp.float32)
+    # [D, V] transposes h; [V, D] would have the product read dlogits, the larger one, across its rows
+    hT = settled(h.reshape(-1, D).T)
+    dw_DV = jnp.matmul(hT, dlogits.reshape(-1, V), preferred_element_type=jnp.float32)
     dz_loss, dsmoothing = jnp.sum(weights * parts.log_z**2), jnp.sum(weights * (parts.smooth - nats))
-    return (loss * weights, nats, correct), Head(dw_VD, dbias_V, dz_loss, dsmoothing), (dh, loss)
+    return (loss * weights, nats, correct), Head(dw_DV, dbias_V, dz_loss, dsmoothing), (dh, loss)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -153,9 +155,9 @@ def _chunked_forward(form: Form, chunk: int, head: Head, h: Array, targets: Arra
         report, dhead, dtokens = _gradients(form, head, *part)
         return jax.tree.map(jnp.add, total, dhead), (report, dtokens)
 
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), head)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape[::-1], jnp.float32), head)
     dhead, ((loss, nats, correct), dtokens) = _scan_positions(step, zero, (h, targets, weights), chunk)
-    dhead = jax.tree.map(lambda d, x: d.astype(x.dtype), dhead, head)
+    dhead = jax.tree.map(lambda d, x: d.T.astype(x.dtype), dhead, head)
     return (jnp.sum(loss), nats, correct), (dhead, *dtokens)
 
 
