@@ -120,7 +120,10 @@ def _losses(form: Form, head: Head, h: Array, targets: Array) -> tuple[tuple, Pa
 
 
 def _gradients(form: Form, head: Head, h: Array, targets: Array, weights: Array) -> tuple[tuple, Head, tuple]:
-    """Weighted loss, nats and correct of a chunk; the gradients of its loss by head (float32, w's as [D, V]), h, weights."""
+    """Weighted loss, nats and correct of a chunk; the gradients of its loss by head, h and weights.
+
+    The head's are float32 and transposed, [D, V].
+    """
     (loss, nats, correct), parts = _losses(form, head, h, targets)
     probs = jnp.exp(parts.logits - parts.log_z[..., None])
     target = jnp.where(parts.is_target, 1.0 - head.smoothing, 0.0) + head.smoothing / form.classes
