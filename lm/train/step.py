@@ -54,21 +54,21 @@ class Program:
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
         whole, device = layout.replicated(), layout.mesh.devices.flat[0]
-        often = None if training.execution.kernels == "plain" else run_often(device)
+        options = training.execution.compiler_options("training")
         self.init = jax.jit(self._init, out_shardings=self.state_sharding, compiler_options=run_once(device))
         self.step = jax.jit(
             self._step,
             donate_argnums=0,
             in_shardings=(self.state_sharding, layout.batch(), whole),
             out_shardings=(self.state_sharding, whole),
-            compiler_options=often,
+            compiler_options=options,
         )
         self.steps = jax.jit(
             self._steps,
             donate_argnums=0,
             in_shardings=(self.state_sharding, layout.batch(stacked=True), whole, whole),
             out_shardings=(self.state_sharding, whole),
-            compiler_options=often,
+            compiler_options=options,
         )
         self.evaluate = jax.jit(
             self._evaluate, in_shardings=(self.params_sharding, layout.batch(), whole), out_shardings=whole
@@ -205,14 +205,6 @@ class Program:
 def run_once(device: Any) -> dict[str, Any] | None:
     """Compiler options of a program that runs once: on CPU LLVM would take 10 s to make the random draws fast."""
     return {"xla_backend_optimization_level": 1} if device.platform == "cpu" else None
-
-
-def run_often(device: Any) -> dict[str, Any] | None:
-    """Compiler options of a training step: on CPU only products go to XLA's library.
-
-    Reductions there keep their inputs from being fused away: the step takes more memory (14% of temporaries) and time.
-    """
-    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"} if device.platform == "cpu" else None
 
 
 @functools.lru_cache(maxsize=32)

@@ -52,7 +52,7 @@ def test_runs_follow_one_another(name: str) -> None:
     best = likeliest(spec, params, [p + new for p, new in zip(PROMPTS, out, strict=True)])
     for row, (prompt, new) in enumerate(zip(PROMPTS, out, strict=True)):
         assert new == best[row, len(prompt) - 1 : len(prompt) + NEW - 1].tolist()
-    assert len({token for row in out for token in row}) > 3
+    assert len({token for row in out for token in row}) > 2  # not one token again and again
     assert generate(spec, params, PROMPTS[1:2], NEW) == out[1:2]
 
 
