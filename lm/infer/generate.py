@@ -141,7 +141,7 @@ def _program(model: Decoder, sampler: Sampler, execution: Execution) -> Any:
 
             return lax.while_loop(wanted, more, (state, out))[1]
 
-    return jax.jit(whole, static_argnames="room", compiler_options=execution.compiler_options("decoding"))
+    return jax.jit(whole, static_argnames="room")
 
 
 @functools.lru_cache(maxsize=16)
@@ -156,6 +156,4 @@ def _steps(model: Decoder, sampler: Sampler, execution: Execution) -> tuple[Any,
         with plain_forms(execution.kernels == "plain"):
             return loop.run(model, sampler, params, state, count, STREAMED)
 
-    options = execution.compiler_options("decoding")
-    begins = jax.jit(begin, static_argnames="room", compiler_options=options)
-    return begins, jax.jit(run, donate_argnums=1, compiler_options=options)
+    return jax.jit(begin, static_argnames="room"), jax.jit(run, donate_argnums=1)

@@ -55,11 +55,7 @@ def decoding(model: Decoder, context: int, batch: int, execution: Execution) -> 
     params = execution.cast(jax.tree.map(_drawn, param.split(module)[1]))
     empty = jax.eval_shape(lambda: module.init_cache(batch, context + TOKENS, params["embedding"].dtype))
     cache = tuple(_filled(layer, context) for layer in empty)
-    program = jax.jit(
-        lambda params, cache: _decode(model, params, cache, context, batch, execution),
-        donate_argnums=1,
-        compiler_options=execution.compiler_options("decoding"),
-    )
+    program = jax.jit(lambda params, cache: _decode(model, params, cache, context, batch, execution), donate_argnums=1)
 
     def decode() -> None:
         nonlocal cache

@@ -12,9 +12,6 @@ from lm.nn.kernels.platform import platform
 
 DISPATCH = {"cpu": 2e11, "gpu": 1.6e12, "tpu": 1.6e12}  # FLOPs: about 2 s on two cores, some ms on an accelerator
 AT_MOST = 16  # steps of a dispatch
-# What XLA:CPU leaves to its library. Reductions there keep their inputs from being fused away, a tenth of a training
-# step's memory, and products of few rows run on one core; so training gives it products, and decoding nothing.
-LIBRARY = {"training": "LIBRARY_FUSION_TYPE_DOT", "decoding": "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
 SCAN_FROM = 12  # layers: from here the compile time of an unrolled program costs more than scanning it
 
 
@@ -50,11 +47,15 @@ class Execution:
             return self.steps_at_once
         return max(1, min(AT_MOST, int(DISPATCH[platform()] / flops)))
 
-    def compiler_options(self, program: Literal["training", "decoding"]) -> dict[str, Any] | None:
-        """XLA's options for a program on this platform."""
+    def compiler_options(self) -> dict[str, Any] | None:
+        """XLA's options for a training step.
+
+        On CPU its library gets the products alone: reductions there keep their inputs from being fused away, a tenth
+        of the step's memory. (Decoding is left alone: some shapes gain, and grouped attention loses almost half.)
+        """
         if self.kernels == "plain" or platform() != "cpu":
             return None
-        return {"xla_cpu_experimental_ynn_fusion_type": LIBRARY[program]}
+        return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 
     def checkpoint(self, function: Any) -> Any:
         """`function` with this rematerialisation."""

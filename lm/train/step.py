@@ -54,7 +54,7 @@ class Program:
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
         whole, device = layout.replicated(), layout.mesh.devices.flat[0]
-        options = training.execution.compiler_options("training")
+        options = training.execution.compiler_options()
         self.init = jax.jit(self._init, out_shardings=self.state_sharding, compiler_options=run_once(device))
         self.step = jax.jit(
             self._step,
