@@ -9,7 +9,7 @@ import sys
 
 from lm import paths
 
-# glibc maps the temporary buffer of every XLA step anew, 4 KB a page fault. Huge pages make that 100 times fewer. Never
+# glibc maps the temporary buffer of every dispatch anew, 4 KB a page fault. Huge pages make that 100 times fewer. Never
 # giving the buffer back instead (mmap_max=0) was as fast and took 1.7 times the memory.
 ALLOCATOR = "glibc.malloc.hugetlb=1"
 # Collectives run beside computation. XLA ends a process that gives it a flag it doesn't know: a test asks it.

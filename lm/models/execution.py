@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import jax
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 from lm.config import ConfigError, config
 from lm.nn.kernels.platform import platform
 
-DISPATCH = {"cpu": 2e11, "gpu": 1.6e12, "tpu": 1.6e12}  # FLOPs: about 2 s on two cores, some ms on an accelerator
+DISPATCH = {"cpu": 1.4e11, "gpu": 1.6e12, "tpu": 1.6e12}  # FLOPs: 1 to 2 s on two cores, some ms on an accelerator
 AT_MOST = 16  # steps of a dispatch
+LIBRARY = "xla_cpu_experimental_ynn_fusion_type"  # what XLA:CPU leaves to its library
 SCAN_FROM = 12  # layers: from here the compile time of an unrolled program costs more than scanning it
 
 
@@ -23,8 +25,8 @@ class Execution:
     or everything inside a layer ("full").
     compute: the type of activations and of the weights as the layers see them; parameters stay float32, and so do
     norms' statistics, softmax and the loss.
-    steps_at_once: how many training steps to dispatch as one program; None: up to 16, two seconds on two
-    cores. Memory is then asked for and given back once a dispatch, and not once a step.
+    steps_at_once: how many training steps to dispatch as one program; None: up to 16, at most two
+    seconds on two cores. Memory is asked for and given back once a dispatch; and a run stops between dispatches.
     kernels: "auto" takes the fast form of each layer on this platform, "plain" its definition.
     """
 
@@ -53,9 +55,10 @@ class Execution:
         On CPU its library gets the products alone: reductions there keep their inputs from being fused away, a tenth
         of the step's memory. (Decoding is left alone: some shapes gain, and grouped attention loses almost half.)
         """
-        if self.kernels == "plain" or platform() != "cpu":
+        chosen = LIBRARY in os.environ.get("XLA_FLAGS", "")
+        if self.kernels == "plain" or platform() != "cpu" or chosen:
             return None
-        return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+        return {LIBRARY: "LIBRARY_FUSION_TYPE_DOT"}
 
     def checkpoint(self, function: Any) -> Any:
         """`function` with this rematerialisation."""

@@ -79,7 +79,7 @@ def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[
 
 
 class Trainer:
-    """One run while it is trained. Metrics are read one step late, so the device never waits for the host."""
+    """One run while it is trained. Metrics are read one dispatch late, so the device never waits for the host."""
 
     def __init__(self, run: Run, home: RunFolder, dataset: Dataset, machine: Machine):
         self.run, self.dataset, self.machine = run, dataset, machine

@@ -3,7 +3,7 @@
 A row is whole once `append` returns: it is written in one call and survives the death of the process. A line cut
 short by a crash or a full disk is dropped when the file is next opened. A number that isn't finite has no JSON:
 it is stored as null under its name and named in the row's "nonfinite", for instance {"loss": null, "nonfinite":
-{"loss": "nan"}}; `read` gives the float back. What wasn't measured isn't in the row.
+{"loss": "nan"}}; `read` gives the float back. What wasn't measured is null, or not in the row.
 """
 
 from __future__ import annotations

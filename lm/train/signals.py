@@ -1,4 +1,4 @@
-"""Stopping when asked: SIGTERM and SIGINT become a flag that the loop reads between steps."""
+"""Stopping when asked: SIGTERM and SIGINT become a flag that the loop reads between dispatches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 
 class StopRequest:
-    """A scope in which SIGTERM and the first SIGINT set `requested`; a second SIGINT interrupts at once.
+    """A scope in which SIGTERM and the first SIGINT set `requested`; a second SIGINT interrupts what the loop does.
+
+    Python handles a signal when the dispatch it waits for is done, and by then another is on its way: a run stops,
+    saved, within two dispatches.
 
     Outside the main thread, where Python takes no signal handlers, it only holds the flag.
     """

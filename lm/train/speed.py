@@ -20,8 +20,8 @@ def training_speeds(
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Tokens a second of each run: the median over `repeats` and the range; and why a run couldn't be timed.
 
-    The runs take turns, `steps` steps at a time, so that what else the machine does hits all of them. Compilation and
-    the first steps aren't counted.
+    The runs take turns, `steps` steps or a dispatch at a time, so that what else the machine does hits all of them.
+    Compilation and the first steps aren't counted.
     """
     timers = {name: _timer(run, layout, steps) for name, run in runs.items()}
     found: dict[str, list[float]] = {name: [] for name in runs}
@@ -38,7 +38,7 @@ def training_speeds(
 
 
 def _timer(run: Run, layout: Layout, steps: int) -> Iterator[float]:
-    """Trains `steps` steps at each `next`, and gives their tokens a second."""
+    """Trains `steps` steps, or a dispatch of more, at each `next`, and gives their tokens a second."""
     shape, values = lift(run.train)
     compiled = program(run.model, shape, layout)
     batch, together = data.load(run.data).batch(0), run.steps_at_once

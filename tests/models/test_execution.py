@@ -12,6 +12,7 @@ import pytest
 
 from lm.config import replace
 from lm.models import Decoder, Execution
+from lm.models.execution import DISPATCH, LIBRARY
 from lm.nn import param
 from lm.nn.mask import positions_of
 from lm.objectives import NextToken
@@ -162,3 +163,19 @@ def test_what_a_decoder_does_before_and_after_its_layers(changes: dict[str, Any]
     found = model(tokens, execution=Execution(layers="scan"))
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert found.dtype == jnp.float32
+
+
+def test_a_dispatch_has_a_bounded_number_of_steps_and_of_flops() -> None:
+    choose, budget = Execution().at_once, DISPATCH["cpu"]
+    assert [choose(flops) for flops in (1.0, budget / 16, budget / 3, budget, 1e15)] == [16, 16, 3, 1, 1]
+    assert Execution(steps_at_once=5).at_once(1e15) == 5
+
+
+def test_the_compilers_options_give_way_to_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Execution().compiler_options() == {LIBRARY: "LIBRARY_FUSION_TYPE_DOT"}
+    assert Execution(kernels="plain").compiler_options() is None
+    monkeypatch.setenv("XLA_FLAGS", f"--{LIBRARY}=LIBRARY_FUSION_TYPE_REDUCE")
+    assert Execution().compiler_options() is None
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert Execution().compiler_options() is None

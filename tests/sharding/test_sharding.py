@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from lm import sharding
-from lm.config import ConfigError, dumps, replace
+from lm.config import ConfigError, dumps, lift, replace
 from lm.models import Decoder
 from lm.nn import (
     AbsolutePosition,
@@ -26,19 +26,22 @@ from lm.nn import (
     Sinusoidal,
     mqa,
 )
+from lm.nn.kernels import cross_entropy
 from lm.nn.rope import RoPEScaling
 from lm.sharding import ShardingError
 from lm.train.step import Program
 from tests.sharding.helper import (
     MESHES,
+    ROWS,
     TRAINING,
     assert_sharded_equals_single,
     gradients,
+    layout,
     one_step,
     rules,
     share_of_one_device,
 )
-from tests.tiny import BLOCKS, MODELS, VOCAB
+from tests.tiny import BLOCKS, MODELS, VOCAB, packed
 
 NAMES = list(BLOCKS)
 
@@ -75,6 +78,27 @@ def test_no_component_is_left_out() -> None:
     for kind in (Mixer, RelativePosition, AbsolutePosition, RoPEScaling, FeedForward, Activation, Norm, Residual):
         missing = {cls.__name__ for cls in components(kind) if f'"type":"{cls.__name__}"' not in text}
         assert components(kind) and not missing, f"{kind.__name__}: add {missing} to tests/tiny.py"
+
+
+def test_several_steps_of_one_dispatch_on_a_mesh() -> None:
+    shape, values = lift(replace(TRAINING, {"steps": 2, "optimizer.learning_rate": 1e-3}))
+    found = []
+    for where in ("", "fsdp_tp"):
+        compiled = Program(MODELS["gqa"], shape, layout(where))
+        state, metrics = compiled.advance(compiled.init(0), [packed(rows=ROWS), packed(rows=ROWS, seed=1)], values, 3)
+        assert int(state.step) == 2
+        found.append((jax.device_get(metrics["loss"]), jax.device_get(state.params)))
+    (losses, params), (expected, single) = found
+    assert losses[0] != losses[1] and losses[2] == 0
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), params, single)
+
+
+def test_the_head_in_chunks_on_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "LARGE", 1)
+    monkeypatch.setattr(cross_entropy, "TOKENS", 4 * ROWS)
+    model = replace(MODELS["gqa"], {"vocab": 48})  # its own: programs are kept, and this one is traced differently
+    assert_sharded_equals_single(model, "fsdp_tp")
 
 
 def test_accumulation_and_averages_on_a_mesh() -> None:

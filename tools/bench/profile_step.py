@@ -35,7 +35,7 @@ def operations(hlo: str) -> dict[str, tuple[str, str]]:
     found = {}
     for line in hlo.splitlines():
         match = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", line)
-        if match:
+        if match and not re.match(r"while|call|conditional", match.group(1)):  # their time is that of what they hold
             source = re.search(r'op_name="([^"]*)"', line)
             path = source.group(1) if source else ""
             name = match.group(1)

@@ -136,7 +136,7 @@ def _gradients(form: Form, head: Head, h: Array, targets: Array, weights: Array)
     V, D = head.w_VD.shape
     dlogits, h = settled((dlogits.astype(h.dtype), h))
     dh = jnp.einsum("BLV,VD->BLD", dlogits, head.w_VD.astype(h.dtype))
-    # [D, V] transposes h; [V, D] would have the product read dlogits, the larger one, across its rows
+    # [D, V] transposes h; [V, D] would have a CPU's product read dlogits, the larger one, across its rows
     hT = settled(h.reshape(-1, D).T)
     dw_DV = jnp.matmul(hT, dlogits.reshape(-1, V), preferred_element_type=jnp.float32)
     dz_loss, dsmoothing = jnp.sum(weights * parts.log_z**2), jnp.sum(weights * (parts.smooth - nats))

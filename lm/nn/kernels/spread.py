@@ -16,15 +16,15 @@ from lm.shapes import Array
 def spread(vector: Array, like: Array) -> Array:
     """`vector` [*D] in the shape of `like` [*rows, *D].
 
-    Its gradient is a sum over all rows, kept in float32 whatever type the rows have. On CPU it is taken as ones times
-    rows, since XLA's own sum of thousands of rows costs up to three times as much there.
+    Its gradient is a sum over all rows, in float32 whatever type the rows have, and then of the vector's type. On CPU
+    it is taken as ones times rows, since XLA's own sum of thousands of rows costs up to three times as much there.
     """
     rows = like.shape[: like.ndim - vector.ndim]
     if (*rows, *vector.shape) != like.shape:
         raise ValueError(f"spread: the last dimensions of {like.shape} aren't {vector.shape}")
-    if not fast("cpu", "gpu", "tpu"):
-        return jnp.broadcast_to(vector, like.shape)
-    return _spread(rows, vector)
+    if fast("cpu"):
+        return _spread(rows, vector)
+    return jnp.broadcast_to(vector.astype(jnp.float32), like.shape).astype(vector.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -39,11 +39,8 @@ def _forward(rows: tuple[int, ...], vector: Array) -> tuple[Array, None]:
 def _backward(rows: tuple[int, ...], saved: None, cotangent: Array) -> tuple[Array]:
     del saved
     each_ND = cotangent.reshape(math.prod(rows), math.prod(cotangent.shape[len(rows) :]))
-    if fast("cpu"):
-        ones_N = jnp.ones(each_ND.shape[0], each_ND.dtype)
-        total_D = lax.dot(ones_N, settled(each_ND), preferred_element_type=jnp.float32)
-    else:
-        total_D = jnp.sum(each_ND, axis=0, dtype=jnp.float32)
+    ones_N = jnp.ones(each_ND.shape[0], each_ND.dtype)
+    total_D = lax.dot(ones_N, settled(each_ND), preferred_element_type=jnp.float32)
     return (total_D.astype(cotangent.dtype).reshape(cotangent.shape[len(rows) :]),)
 
 

@@ -31,17 +31,30 @@ def test_vmap_and_plain_forms():
 
     with plain_forms():
         expected = gradients()
-        jax.jvp(lambda v: spread(v, like[0]), (vectors[0],), (vectors[0],))  # forward mode stays possible
     np.testing.assert_allclose(gradients(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_bfloat16_rows_are_summed_in_float32(backend, monkeypatch):
+@pytest.mark.parametrize(("backend", "summed"), [("cpu", "dot_general"), ("gpu", "reduce_sum")])
+def test_bfloat16_rows_are_summed_in_float32(backend, summed, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    rows = jnp.ones((4096, 2), jnp.bfloat16)  # one by one in bfloat16 the sum would stay at 256
-    (found,) = jax.vjp(lambda v: spread(v, rows), jnp.zeros(2, jnp.bfloat16))[1](rows)
+    rows = jnp.ones((4096, 2), jnp.bfloat16)
+    pull = jax.vjp(lambda v: spread(v, rows), jnp.zeros(2, jnp.bfloat16))[1]
+    (total,) = [e.outvars[0].aval for e in jax.make_jaxpr(pull)(rows).eqns if e.primitive.name == summed]
+    assert total.dtype == jnp.float32
+    (found,) = pull(rows)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_array_equal(found.astype(np.float32), 4096)
+
+
+def test_forward_mode_is_possible_but_in_the_fast_form_of_cpus(monkeypatch):
+    vector, like = normal(4), normal(5, 4)
+    forward = lambda: jax.jvp(lambda v: spread(v, like), (vector,), (vector,))[1]  # noqa: E731
+    with pytest.raises(TypeError, match="forward-mode"):
+        forward()
+    with plain_forms():
+        np.testing.assert_array_equal(forward(), jnp.broadcast_to(vector, like.shape))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_array_equal(forward(), jnp.broadcast_to(vector, like.shape))
 
 
 def test_another_width_is_refused():
