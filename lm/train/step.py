@@ -21,7 +21,7 @@ from lm import sharding
 from lm.config import lower
 from lm.models import Decoder
 from lm.nn import param
-from lm.nn.kernels.platform import plain_forms
+from lm.nn.kernels.platform import plain_forms, platform
 from lm.objectives import Batch, Sums
 from lm.sharding import Layout
 from lm.train.run import Training
@@ -53,9 +53,9 @@ class Program:
         layout.rules.check(self.axes)
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
-        whole, device = layout.replicated(), layout.mesh.devices.flat[0]
+        whole = layout.replicated()
         options = training.execution.compiler_options()
-        self.init = jax.jit(self._init, out_shardings=self.state_sharding, compiler_options=run_once(device))
+        self.init = jax.jit(self._init, out_shardings=self.state_sharding, compiler_options=run_once())
         self.step = jax.jit(
             self._step,
             donate_argnums=0,
@@ -202,9 +202,9 @@ class Program:
             return training.objective(self.module(params), batch, training.execution)
 
 
-def run_once(device: Any) -> dict[str, Any] | None:
+def run_once() -> dict[str, Any] | None:
     """Compiler options of a program that runs once: on CPU LLVM would take 10 s to make the random draws fast."""
-    return {"xla_backend_optimization_level": 1} if device.platform == "cpu" else None
+    return {"xla_backend_optimization_level": 1} if platform() == "cpu" else None
 
 
 @functools.lru_cache(maxsize=32)

@@ -22,10 +22,9 @@ NEW = 2 * loop.RUN + 6
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3], [5]]
 MIXED = {
     "gqa": {},
-    "mqa, no position": {},  # one key/value head: caches are opened for a run
+    "t5": {"block.mixer.kv_heads": 1},  # one key/value head: caches are opened for a run
     "window": {"block.mixer.window": 3, "block.mixer.kv_heads": 1},
     "alibi, window": {"block.mixer.window": loop.RUN + 9, "block.mixer.kv_heads": 1},  # between a run and the text
-    "t5": {},
     "pattern": {},
 }
 
@@ -52,7 +51,7 @@ def test_runs_follow_one_another(name: str) -> None:
     best = likeliest(spec, params, [p + new for p, new in zip(PROMPTS, out, strict=True)])
     for row, (prompt, new) in enumerate(zip(PROMPTS, out, strict=True)):
         assert new == best[row, len(prompt) - 1 : len(prompt) + NEW - 1].tolist()
-    assert len({token for row in out for token in row}) > 2  # not one token again and again
+    assert len({token for row in out for token in row}) > 3  # not one token again and again
     assert generate(spec, params, PROMPTS[1:2], NEW) == out[1:2]
 
 

@@ -1,9 +1,9 @@
-"""How long a user waits: help, imports, and `lm train` until its first step is done, compiled before or not.
+"""How long a user waits: help, imports, and `lm train` until its first dispatch is done, compiled before or not.
 
 PYTHONPATH=. python tools/bench/start.py [--json FILE] [--repeats 5] [--experiment FILE] [--quick]
 
 Every measurement is a new process; corpus and bytecode are there already, as at anyone's second start. Seconds from
-the start of the process (the launcher's second start included) to its end or to the end of the first step.
+the start of the process (the launcher's second start included) to its end or to the end of the first dispatch.
 """
 
 from __future__ import annotations
