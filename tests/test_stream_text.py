@@ -1,6 +1,6 @@
 """Text that grows by tokens."""
 
-from lm.commands import _growing
+from lm.commands.trained import growing
 
 
 def test_a_character_is_shown_when_it_is_whole():
@@ -10,6 +10,6 @@ def test_a_character_is_shown_when_it_is_whole():
     def decode(ids: list[int]) -> str:
         return bytes(ids).decode("utf-8", errors="replace")
 
-    assert list(filter(None, _growing(decode, pieces))) == ["a", "é", "→", "b"]
-    assert "".join(_growing(decode, [*pieces, 0xE2, None])) == text + "\ufffd"
-    assert list(_growing(decode, [])) == [""]
+    assert list(filter(None, growing(decode, pieces))) == ["a", "é", "→", "b"]
+    assert "".join(growing(decode, [*pieces, 0xE2, None])) == text + "\ufffd"
+    assert list(growing(decode, [])) == [""]

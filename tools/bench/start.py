@@ -24,7 +24,7 @@ import harness
 
 TARGETS = {"lm --help": 0.5, "import lm, its commands and configs": 0.5, "warm": 4.0}
 IMPORTS = {
-    "import lm, its commands and configs": "import lm, lm.config, lm.cli, lm.commands",
+    "import lm, its commands and configs": "import lm, lm.config, lm.cli",
     "import jax": "import jax",
     "import an experiment, JAX and all": "import experiments.attention_ablation",
     "import the trainer, JAX and all": "import lm.train.loop",

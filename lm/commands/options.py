@@ -1,0 +1,82 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from lm.sweep.file import ExperimentFile
+    from lm.sweep.manifest import Entry
+    from lm.train.loop import Machine
+
+File = Annotated[Positional[str], arg(metavar="FILE")]
+Overrides = Annotated[Positional[tuple[str, ...]], arg(metavar="PATH=VALUE")]
+RunPath = Annotated[Positional[str], arg(metavar="RUN")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Options of every command."""
+
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def __call__(self) -> int:
+        """Does the command; the exit code."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnMachine(Shared):
+    """Options of commands that train."""
+
+    mesh: str = ""
+    """Devices to use, e.g. data=8 or fsdp=4,tensor=2. Empty: one device. Not part of what a run is."""
+    rules: str | None = None
+    """How parameters are split: ddp, fsdp or fsdp_tp. Default: by the mesh."""
+    log: tuple[str, ...] = ()
+    """Where metrics go besides the run's own rows: tensorboard, wandb."""
+    quiet: bool = False
+    """No progress bar."""
+
+    def machine(self) -> Machine:
+        from lm.sharding import layout
+        from lm.train.loop import Machine
+
+        return Machine(layout=layout(self.mesh, self.rules), log=self.log, quiet=self.quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfExperiment(Shared):
+    """Options of commands on an experiment file."""
+
+    file: File
+    """A Python file that defines `experiment`."""
+    overrides: Overrides = ()
+    """Changes of the experiment, e.g. seeds=8 base.train.steps=2000 base.model.block.mixer.kv_heads=2."""
+    preset: str | None = None
+    """One of the file's `presets`, e.g. smoke."""
+    results: str = "results"
+    """The folder that runs and reports are kept in."""
+
+    def experiment(self) -> tuple[ExperimentFile, tuple[Entry, ...], Path]:
+        """The file, its manifest, and the folder of its report. The manifest is written there."""
+        from lm.sweep import file, manifest
+
+        found = file.load(self.file, self.preset, self.overrides)
+        entries = manifest.manifest(found.experiment, Path(self.results))
+        return found, entries, Path(self.results) / found.name
+
+
+def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Plain text, numbers to the right."""
+    import pandas as pd
+
+    from lm.analysis.text import plain_columns
+
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return plain_table(frame, plain_columns(frame))

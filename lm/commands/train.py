@@ -1,0 +1,37 @@
+"""Training one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lm.commands.options import OfExperiment, OnMachine
+from lm.config import override
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(OfExperiment, OnMachine):
+    """Train the base run of an experiment file, or continue it.
+
+    lm train experiments/attention_ablation.py train.steps=100 model.block.mixer.kv_heads=2
+    """
+
+    out: str | None = None
+    """The run's folder. Default: RESULTS/runs/ID, where ID is the hash of the run's config and data."""
+
+    def __call__(self) -> int:
+        from lm import data
+        from lm.sweep import file
+        from lm.train.loop import Stopped, train
+
+        found = file.load(self.file, self.preset)
+        base = override(found.experiment.base, self.overrides)
+        name = base.id(data.fingerprint(base.data))
+        folder = Path(self.out) if self.out else Path(self.results) / "runs" / name
+        try:
+            result = train(base, folder, self.machine())
+        except Stopped as stopped:
+            print(stopped)
+            return 0
+        print(f"held-out loss {result['heldout_loss']:.4f} nats/token, {result['heldout_bpb']:.4f} bits/byte: {folder}")
+        return 0
