@@ -54,9 +54,8 @@ class Cost(OfExperiment):
                 }
             )
         print(table(rows, tuple(rows[0])))
-        print(
-            "\nFLOPs/token: forward, at the run's length; training takes three times that. KV bytes at 2 bytes a number."
-        )
+        print("\nFLOPs/token: forward, at the run's length; training takes three times that.", end=" ")
+        print("KV bytes at 2 bytes a number.")
         if isinstance(found.experiment, Ablation):
             print(found.experiment.match_note())
         print("memory: parameters, gradients, optimizer and an estimate of activations, on one device.")
