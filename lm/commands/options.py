@@ -76,7 +76,7 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     """Plain text, numbers to the right."""
     import pandas as pd
 
-    from lm.analysis.text import plain_columns
+    from lm.analysis.text import plain_columns, plain_table
 
     frame = pd.DataFrame(rows, columns=list(columns))
     return plain_table(frame, plain_columns(frame))
