@@ -27,7 +27,7 @@ Cache = tuple[LayerCache, ...]
 
 
 class Hidden(NamedTuple):
-    """What the layers give: h [B L D] after the final norm, the cache if one was given, named scalars of the layers."""
+    """What the head reads: h [B L D] after the final norm, the cache if one was given, named scalars of the layers."""
 
     h: jax.Array
     cache: Cache | None
@@ -40,7 +40,8 @@ class Decoder:
 
     block: one block for all layers, or a pattern that repeats: layer i is block[i mod len]. norm: the final one.
     tied: the output head is the embedding table. embed_scale multiplies token embeddings; None stands for
-    sqrt(width) (Vaswani et al. 2017, 3.4; Gemma). softcap: logits become softcap tanh(logit / softcap).
+    sqrt(width) (Vaswani et al. 2017, 3.4; Gemma). embed_std: of the tables' initial values; None: width^-0.5.
+    logit_scale multiplies the logits, then softcap: they become softcap tanh(logit / softcap).
     vocab_multiple: the tables get rows up to a multiple of this (128 makes matrix products faster on accelerators, and
     lets any mesh split them). They are parameters of the built model, but no token: no logit, no gradient, no FLOPs.
     """
@@ -53,6 +54,8 @@ class Decoder:
     norm: Norm | None = RMSNorm()
     tied: bool = True
     embed_scale: float | None = 1.0
+    embed_std: float | None = None
+    logit_scale: float = 1.0
     softcap: float | None = None
     vocab_multiple: int = 1
 
@@ -66,6 +69,10 @@ class Decoder:
             raise ConfigError(f"a pattern of {len(self.pattern)} blocks doesn't fit layers={self.layers}")
         if self.softcap is not None and self.softcap <= 0:
             raise ConfigError(f"softcap={self.softcap} must be positive, or None for no cap")
+        if self.embed_std is not None and self.embed_std <= 0:
+            raise ConfigError(f"embed_std={self.embed_std} must be positive, or None for width^-0.5")
+        if self.logit_scale <= 0:
+            raise ConfigError(f"logit_scale={self.logit_scale} must be positive")
         self.cost(1)  # asks every component whether it fits this width
 
     @property
@@ -108,7 +115,8 @@ class DecoderModel(nnx.Module):
     def __init__(self, spec: Decoder, *, rngs: nnx.Rngs):
         self.spec = spec
         width, depth = spec.width, spec.layers
-        self.embedding = param(rngs, (spec.rows, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
+        table = normal(1 / math.sqrt(width) if spec.embed_std is None else spec.embed_std)
+        self.embedding = param(rngs, (spec.rows, width), ("vocab", "embed"), table)
         self.position = None if spec.position is None else spec.position.build(width, rngs=rngs)
         self.blocks = nnx.Dict(
             {
@@ -118,7 +126,7 @@ class DecoderModel(nnx.Module):
         )
         self.norm = None if spec.norm is None else spec.norm.build(width, rngs=rngs)
         if not spec.tied:
-            self.unembedding = param(rngs, (spec.rows, width), ("vocab", "embed"), normal(1 / math.sqrt(width)))
+            self.unembedding = param(rngs, (spec.rows, width), ("vocab", "embed"), table)
 
     def __call__(
         self,
@@ -155,16 +163,25 @@ class DecoderModel(nnx.Module):
         """
         segments = jnp.ones_like(tokens) if segments is None else segments
         positions = positions_of(segments) if positions is None else positions
-        scale = math.sqrt(self.spec.width) if self.spec.embed_scale is None else self.spec.embed_scale
-        x = jnp.take(self.embedding[...], tokens, axis=0) * scale
-        if self.position is not None:
-            x = x + self.position(positions).astype(x.dtype)
-        x = sharding.constrain(x, "batch", "length", None)
+        x = self.embed(tokens, positions)
         if cache is None:
             x, aux = self._train_layers(x, positions, segments, execution)
         else:
             x, cache, aux = self._cached_layers(x, positions, segments, cache, layers or self.layers())
-        return Hidden(x if self.norm is None else self.norm(x), cache, aux)
+        return Hidden(self.finish(x), cache, aux)
+
+    def embed(self, tokens: Int[Array, "B L"], positions: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """What the first layer reads."""
+        scale = math.sqrt(self.spec.width) if self.spec.embed_scale is None else self.spec.embed_scale
+        x = jnp.take(self.embedding[...], tokens, axis=0) * scale
+        if self.position is not None:
+            x = x + self.position(positions).astype(x.dtype)
+        return sharding.constrain(x, "batch", "length", None)
+
+    def finish(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        """What the head reads, from what the last layer gave. The logits' scale is in it: every way to them has it."""
+        h = x if self.norm is None else self.norm(x)
+        return h if self.spec.logit_scale == 1 else h * self.spec.logit_scale
 
     def _train_layers(
         self, x: jax.Array, positions: jax.Array, segments: jax.Array, execution: Execution

@@ -22,10 +22,16 @@ class RunError(UserError):
     """A run's folder that can't be used."""
 
 
+class GaveUp(UserError):
+    """A run that died again and again at the same place."""
+
+    final = True
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """config.json, provenance.json, tokenizer.json, rows.jsonl, checkpoints/ and, at the end, result.json or
-    failure.json (with traceback.txt)."""
+    failure.json (with traceback.txt); tries.json while it isn't done."""
 
     path: Path
 
@@ -78,8 +84,7 @@ class RunFolder:
         self._write("config.json", dumps(run, indent=2))
         self._write("tokenizer.json", tokenizer)
         self._write("provenance.json", json.dumps({"data": data, "starts": [*starts, facts]}, indent=2))
-        for name in ("failure.json", "traceback.txt"):
-            (self.path / name).unlink(missing_ok=True)
+        self._remove("failure.json", "traceback.txt")
 
     def config(self) -> Run:
         """The run this folder is of."""
@@ -100,8 +105,30 @@ class RunFolder:
         """Why a failed run failed, in one line."""
         return json.loads((self.path / "failure.json").read_text())["error"]
 
+    def failed_for_good(self) -> bool:
+        """Whether a failure is one that trying again doesn't help, or was tried often enough. `retry` forgets it."""
+        file = self.path / "failure.json"
+        return file.exists() and json.loads(file.read_text()).get("final", False)
+
+    def count_try(self, step: int, limit: int) -> None:
+        """Notes that training starts at `step`. Raises GaveUp if it did so `limit` times before and never got on.
+
+        A process that is killed leaves no word; its start is all that is known of it.
+        """
+        before = self._tries()
+        tries = before["tries"] if before["step"] == step else 0
+        if tries >= limit:
+            said = f": {before['error']}" if before.get("error") else " without a word, as a killed process does"
+            raise GaveUp(f"given up after {tries} tries from step {step}; the last ended{said}")
+        self._write("tries.json", json.dumps({"step": step, "tries": tries + 1}))
+
+    def retry(self) -> None:
+        """Forgets failures and tries, so that the run is done again from its newest checkpoint."""
+        self._remove("failure.json", "traceback.txt", "tries.json")
+
     def finish(self, result: dict[str, Any]) -> None:
         self._write("result.json", json.dumps(result, indent=2, allow_nan=False))
+        self._remove("tries.json")
 
     def fail(self, error: BaseException) -> str:
         """Notes why the run failed, with the traceback, where the disk takes it. Returns the line that says why."""
@@ -111,8 +138,17 @@ class RunFolder:
         with contextlib.suppress(UserError, OSError):
             self.path.mkdir(parents=True, exist_ok=True)
             self._write("traceback.txt", "".join(traceback.format_exception(error)))
-            self._write("failure.json", json.dumps({"error": line}))
+            self._write("failure.json", json.dumps({"error": line, "final": getattr(error, "final", False)}))
+            self._write("tries.json", json.dumps({**self._tries(), "error": line}))
         return line
+
+    def _tries(self) -> dict[str, Any]:
+        file = self.path / "tries.json"
+        return json.loads(file.read_text()) if file.exists() else {"step": -1, "tries": 0}
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def _provenance(self) -> dict[str, Any]:
         return json.loads((self.path / "provenance.json").read_text())

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from lm import data
 from lm.config import lift
 from lm.data import Codec, Dataset
 from lm.errors import UserError
 from lm.nn import param
+from lm.objectives import Sums
 from lm.sharding import Layout, layout
 from lm.train.checkpoint import Checkpoints
 from lm.train.folder import RunError, RunFolder
 from lm.train.run import Run
 from lm.train.step import Program, Values, program
+
+Batch = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -48,25 +53,36 @@ def load_run(path: str | Path, where: Layout | None = None) -> Loaded:
     return Loaded(folder, run, state.ema or state.params, codec, compiled)
 
 
-def evaluate(
-    compiled: Program, params: param.Params, values: Values, dataset: Dataset, rows: int | None = None
-) -> dict[str, Any]:
+def heldout(sums_of: Callable[[Batch], Sums], dataset: Dataset, rows: int | None = None) -> dict[str, Any]:
     """Loss (nats a token), bits a byte and accuracy over the held-out text; `rows` sequences of it, or all.
 
+    sums_of: what a batch gives, as scalars or for several models at once; the numbers found are of the same shape.
     Raises UserError if nothing is held out.
     """
-    nats = tokens = correct = bytes_ = 0.0
+    nats = tokens = correct = np.float64(0)
+    bytes_ = 0
     share = dataset.data.batch // jax.process_count()
     mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
     for batch in dataset.heldout_batches(rows):
-        local = {name: value[mine] for name, value in batch.items()}
-        sums = compiled.evaluate(params, compiled.layout.put(local), values)
-        nats, tokens, correct = nats + float(sums.nats), tokens + float(sums.tokens), correct + float(sums.correct)
+        sums = sums_of({name: value[mine] for name, value in batch.items()})
+        nats, tokens, correct = nats + _wide(sums.nats), tokens + _wide(sums.tokens), correct + _wide(sums.correct)
         bytes_ += dataset.bytes_of(batch)
-    if not tokens:
+    if not np.all(tokens):
         raise UserError("there is no held-out text to evaluate; raise data.heldout")
     bits = nats / bytes_ / math.log(2)
-    return {"loss": nats / tokens, "bits_per_byte": bits, "accuracy": correct / tokens, "evaluated": int(tokens)}
+    return {"loss": nats / tokens, "bits_per_byte": bits, "accuracy": correct / tokens, "evaluated": tokens}
+
+
+def evaluate(
+    compiled: Program, params: param.Params, values: Values, dataset: Dataset, rows: int | None = None
+) -> dict[str, Any]:
+    """`heldout` for one model, as Python's numbers."""
+    found = heldout(lambda batch: compiled.evaluate(params, compiled.layout.put(batch), values), dataset, rows)
+    return {**{name: float(value) for name, value in found.items()}, "evaluated": int(found["evaluated"])}
+
+
+def _wide(x: jax.Array) -> Any:
+    return np.asarray(x, np.float64)
 
 
 def evaluate_run(loaded: Loaded, rows: int | None = None) -> dict[str, Any]:

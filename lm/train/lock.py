@@ -1,4 +1,5 @@
-"""One process a run folder. The kernel holds the lock, so it is gone the moment its holder is, killed or not."""
+"""One process a run folder. On one machine the kernel holds the lock, so it is gone the moment its holder is, killed or
+not; between machines a lease does (`lm.train.lease`)."""
 
 from __future__ import annotations
 
@@ -6,23 +7,21 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from lm.errors import UserError
+from lm.train.lease import HOST, Lease, LeaseLost, RunLocked, held_elsewhere
 
-
-class RunLocked(UserError):
-    """Another process works in this run folder."""
+__all__ = ["Lease", "LeaseLost", "RunLocked", "held", "lock"]
 
 
 @contextlib.contextmanager
-def lock(folder: str | Path) -> Iterator[None]:
+def lock(folder: str | Path) -> Iterator[Lease]:
     """Holds `folder` for the time of a `with`. Raises RunLocked with the holder's pid and host.
 
-    Advisory `flock` on the file `lock`, which stays behind and means nothing by itself. On network file systems it
-    needs a server that passes locks on (NFS 4, Lustre with flock).
+    Advisory `flock` on the file `lock`, which stays behind and means nothing by itself, and a lease for file systems
+    that other machines share. What is given is the lease: `check()` it before writing.
     """
     path = Path(folder) / "lock"
     try:
@@ -32,8 +31,13 @@ def lock(folder: str | Path) -> Iterator[None]:
         raise UserError(f"can't open the run folder {path.parent}: {error.strerror}") from error
     try:
         _take(file, path.parent)
+        lease = Lease(path.parent)
         try:
-            yield
+            lease.take(others_here_are_dead=True)
+            try:
+                yield lease
+            finally:
+                lease.release()
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing alone leaves it with a forked child that has the file open
     finally:
@@ -52,7 +56,7 @@ def held(folder: str | Path) -> bool:
         return True
     finally:
         os.close(file)
-    return False
+    return held_elsewhere(Path(folder))
 
 
 def _take(file: int, folder: Path) -> None:
@@ -65,7 +69,7 @@ def _take(file: int, folder: Path) -> None:
         raise UserError(f"{folder} can't be locked: {error.strerror}") from error
     with contextlib.suppress(OSError):  # a full disk: held all the same, if by nobody in particular
         os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        os.pwrite(file, json.dumps({"pid": os.getpid(), "host": HOST}).encode(), 0)
 
 
 def _holder(file: int) -> str:

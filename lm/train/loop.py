@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import jax
 import numpy as np
 
 from lm import data, launch
-from lm.config import dumps, lift
-from lm.data import Dataset
-from lm.errors import UserError
-from lm.sharding import Layout, layout
 from lm.train import peak
-from lm.train.checkpoint import Checkpoints
+from lm.train.fleet import Alone, Fleet
 from lm.train.folder import RunFolder
-from lm.train.load import evaluate
-from lm.train.lock import lock
+from lm.train.lane import Diverged, Lane, Machine, Pruned, Stopped, opened
 from lm.train.progress import Progress
-from lm.train.provenance import provenance
-from lm.train.rows import Rows, read
 from lm.train.run import Run
 from lm.train.signals import StopRequest
-from lm.train.step import Metrics, Program, State, program
-from lm.train.writers import writer
 
-
-class Stopped(UserError):
-    """Training was asked to stop, and saved. Running the same command again continues."""
-
-
-class Diverged(UserError):
-    """The loss or the gradient is no number any more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What a run needs to know of where it runs; no part of what it is."""
-
-    layout: Layout = field(default_factory=layout)
-    log: tuple[str, ...] = ()  # writers besides the run's own rows, by name
-    quiet: bool = False
+__all__ = ["Diverged", "Machine", "Pruned", "Stopped", "Trainer", "train"]
 
 
 def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[str, Any]:
@@ -55,75 +29,56 @@ def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[
     Returns the result: held-out loss (nats a token) and bits a byte, tokens, seconds and speed. Raises Stopped after
     a signal, Diverged at a NaN, and other UserErrors; what was written by then stays and is continued from.
     """
-    home = RunFolder(Path(folder))
+    home, machine = RunFolder(Path(folder)), machine or Machine()
     home.check(run, data.fingerprint(run.data))
     if home.status() == "done":
         return home.result()
-    with lock(home.path), StopRequest() as stop:
-        dataset = data.load(run.data)
-        if dataset.vocab > run.model.vocab:
-            raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
-        home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, provenance())
-        try:
-            with Trainer(run, home, dataset, machine or Machine()) as trainer:
-                result = trainer.run_to_end(stop)
-        except Stopped:
-            raise
-        except Exception as error:
-            home.fail(error)
-            raise
-        home.finish(result)
+    with StopRequest() as stop, opened(run, home, machine) as lane:
+        Trainer([lane], Alone(run, machine.layout), machine).run_to_end(stop)
+        if lane.error is not None:
+            raise lane.error
     if stop.requested:
         raise Stopped(f"stopped after the last step of {home.path}, which is done")
-    return result
+    return home.result()
 
 
 class Trainer:
-    """One run while it is trained. Metrics are read one dispatch late, so the device never waits for the host."""
+    """Runs trained together, step by step. Metrics are read one dispatch late, so the device never waits for the host.
 
-    def __init__(self, run: Run, home: RunFolder, dataset: Dataset, machine: Machine):
-        self.run, self.dataset, self.machine = run, dataset, machine
-        shape, self.values = lift(run.train)
-        self.program: Program = program(run.model, shape, machine.layout)
-        self.checkpoints = Checkpoints(home.checkpoints, keep=run.record.keep)
-        self.state, self.step = self._start()
-        self.rows = Rows(home.rows)
-        self.rows.truncate_after(self.step)
+    What goes wrong with one of them ends that one; the others go on.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], engine: Alone | Fleet, machine: Machine) -> None:
+        self.lanes, self.engine, self.machine = list(lanes), engine, machine
+        self.run, self.step = lanes[0].run, lanes[0].step  # they have these in common
+        self.evaluations = self.run.evaluation_steps()
         self.compiling = True  # until the first step is done
-        self.evaluations = run.evaluation_steps()
-        self.writers = [writer(name, home.path) for name in machine.log]
-        self.clock = Clock(run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0])
-        self.progress = Progress(run.train.steps, start=self.step, quiet=machine.quiet)
+        self.clock = Clock(self.run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0], len(lanes))
+        label = f"{len(lanes)} runs" if len(lanes) > 1 else ""
+        self.progress = Progress(self.run.train.steps, start=self.step, quiet=machine.quiet, label=label)
 
-    def __enter__(self) -> Trainer:
-        return self
+    def run_to_end(self, stop: StopRequest) -> None:
+        """Until every lane is done or has an error. A request to stop saves all and is an error of each."""
+        try:
+            self._train(stop)
+        finally:
+            self.progress.close()
+        self._each(lambda lane, _: lane.finish())
 
-    def __exit__(self, *_: object) -> None:
-        self.progress.close()
-        for open_writer in self.writers:
-            open_writer.close()
-        self.rows.close()
-        self.checkpoints.close()
-
-    def _start(self) -> tuple[State, int]:
-        """The newest checkpoint's state, or the initial one."""
-        latest = self.checkpoints.latest()
-        if latest is None:
-            return self.program.init(self.run.seed), 0
-        return self.checkpoints.restore(self.program.abstract_state(), latest), latest
-
-    def run_to_end(self, stop: StopRequest) -> dict[str, Any]:
+    def _train(self, stop: StopRequest) -> None:
         steps, record = self.run.train.steps, self.run.record
         hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-        source = self.dataset.batches(start=self.step, **hosts) if self.step < steps else iter(())
+        state = self.engine.start(self.lanes)
+        sources = [lane.dataset.batches(start=self.step, **hosts) for lane in self.lanes]
         pending = None
-        while self.step < steps:
-            batches = list(itertools.islice(source, self._next_dispatch()))
-            self.state, metrics = self.program.advance(self.state, batches, self.values, self.run.steps_at_once)
+        while self.step < steps and self.alive:
+            count = self._next_dispatch()
+            batches = [list(itertools.islice(source, count)) for source in sources]
+            state, metrics = self.engine.advance(state, batches)
             if pending is not None:
                 self._report(*pending)
             pending = (self.step, metrics, batches)
-            self.step += len(batches)
+            self.step += count
             evaluates = self.step in self.evaluations
             saves = record.checkpoint_every is not None and self.step % record.checkpoint_every == 0
             if evaluates or saves or stop.requested or self.step == steps:
@@ -131,15 +86,24 @@ class Trainer:
                 pending = None
                 with self.clock.paused():
                     if evaluates:
-                        self._evaluate()
+                        self._evaluate(state)
                     if saves or stop.requested or self.step == steps:
-                        self.rows.sync()
-                        self.checkpoints.save(self.step, self.state, dumps(self.run))
+                        self._save(state)
             if stop.requested and self.step < steps:
-                self.checkpoints.wait()
-                raise Stopped(f"stopped at step {self.step} of {steps}, saved; the same command continues from there")
-        self.checkpoints.wait()
-        return self._result()
+                self._each(self._stopped)
+
+    @property
+    def alive(self) -> bool:
+        return any(lane.error is None for lane in self.lanes)
+
+    def _each(self, act: Callable[[Lane, int], None]) -> None:
+        """Does something for every lane that goes on."""
+        for index, lane in enumerate(self.lanes):
+            if lane.error is None:
+                try:
+                    act(lane, index)
+                except Exception as error:  # whatever it is, it must not end the others
+                    lane.fail(error)
 
     def _next_dispatch(self) -> int:
         """How many steps to do next: as many as are compiled together, but not past an evaluation or a checkpoint."""
@@ -147,70 +111,55 @@ class Trainer:
         stops = {self.run.train.steps, *self.evaluations}
         if every is not None:
             stops.add((self.step // every + 1) * every)
-        return min(self.run.steps_at_once, min(s for s in stops if s > self.step) - self.step)
+        return min(self.engine.together, min(s for s in stops if s > self.step) - self.step)
 
-    def _report(self, before: int, metrics: Metrics, batches: list[dict[str, np.ndarray]]) -> None:
-        """Reads the metrics of steps that are done, checks them, and writes a row where one is due."""
-        found = {name: np.atleast_1d(value).tolist() for name, value in jax.device_get(metrics).items()}
-        self.clock.tick(len(batches))
+    def _report(self, before: int, metrics: dict[str, jax.Array], batches: list[list[Any]]) -> None:
+        """Reads the metrics of steps that are done and hands them to the lanes."""
+        lanes = len(self.lanes)
+        found = {name: np.asarray(v).reshape(-1, v.shape[-1] if v.ndim else 1)[:lanes] for name, v in metrics.items()}
+        done = len(batches[0])
+        self.clock.tick(done)
         if self.compiling:
             launch.give_back()
             self.compiling = False
-        for index, batch in enumerate(batches):
-            step, numbers = before + index + 1, {name: values[index] for name, values in found.items()}
-            self._check_finite({name: numbers[name] for name in ("loss", "gradient_norm", "parameter_norm")}, step)
-            if step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps:
-                per_byte = batch["weights"].sum() / max(self.dataset.bytes_of(batch), 1)
-                numbers["bits_per_byte"] = numbers["loss"] * float(per_byte) / math.log(2)
-                self._write({"step": step, "split": "train", **numbers, **self.clock.speeds()})
-        self.progress.update(step, loss=numbers["loss"], tokens_per_second=self.clock.tokens_per_second)
+        speeds = {}
+        if any(self.lanes[0].due(before + index + 1) for index in range(done)):
+            speeds = self.clock.speeds()
+        lists = [{name: value[i].tolist() for name, value in found.items()} for i in range(lanes)]
+        self._each(lambda lane, i: lane.report(before, lists[i], batches[i], speeds))
+        losses = [own["loss"][done - 1] for own in lists]
+        loss = float(np.median(losses))
+        self.progress.update(before + done, loss=loss, tokens_per_second=self.clock.tokens_per_second)
 
-    def _check_finite(self, numbers: dict[str, float], step: int) -> None:
-        """Raises Diverged before anything of a step that isn't finite is saved: its loss, gradient or new weights."""
-        bad = [name for name, value in numbers.items() if not math.isfinite(value)]
-        if bad:
-            last = self.checkpoints.latest()
-            good = "there is no checkpoint before it" if last is None else f"the last good checkpoint is step {last}"
-            raise Diverged(
-                f"{bad[0].replace('_', ' ')} is {numbers[bad[0]]} at step {step} (batch {step - 1}); {good}; "
-                "lower train.optimizer.learning_rate or train.clip, or lengthen train.schedule.warmup"
-            )
+    def _evaluate(self, state: Any) -> None:
+        found = self.engine.evaluate(state, self.lanes)
+        self._each(lambda lane, i: lane.evaluated(self.step, found[i]))
+        if self.machine.judge is not None and self.step < self.run.train.steps:
+            self._each(lambda lane, i: self._judge(state, lane, i, found[i]["loss"]))
 
-    def _write(self, row: dict[str, Any]) -> None:
-        row["tokens"] = row["step"] * self.run.data.batch * self.run.data.length
-        self.rows.append(row)
-        for open_writer in self.writers:
-            open_writer.write(row)
+    def _judge(self, state: Any, lane: Lane, index: int, loss: float) -> None:
+        if self.machine.judge(self.step, loss):
+            lane.save(self.step, self.engine.lane(state, index))
+            lane.checkpoints.wait()
+            raise Pruned(f"pruned at step {self.step} of {self.run.train.steps} with held-out loss {loss:.4f}, saved")
 
-    def _evaluate(self) -> None:
-        """The loss over the held-out text, as a row. Evaluates the averaged weights where there are any."""
-        params = self.state.ema or self.state.params
-        found = evaluate(self.program, params, self.values, self.dataset, self.run.record.heldout_rows)
-        self._check_finite({"loss": found["loss"]}, self.step)
-        self._write({"step": self.step, "split": "heldout", **found})
+    def _save(self, state: Any) -> None:
+        self._each(lambda lane, i: lane.save(self.step, self.engine.lane(state, i)))
 
-    def _result(self) -> dict[str, Any]:
-        rows = read(self.rows.path)
-        last = [row for row in rows if row["split"] == "heldout"][-1]
-        speeds = [row["tokens_per_second"] for row in rows if row.get("tokens_per_second") is not None]
-        return {
-            "heldout_loss": last["loss"],
-            "heldout_bpb": last["bits_per_byte"],
-            "heldout_accuracy": last["accuracy"],
-            "tokens": self.run.tokens,
-            "flops": self.run.flops,
-            "tokens_per_second": median(speeds) if speeds else None,
-            "seconds": sum(row["seconds"] for row in rows if row.get("seconds") is not None),
-        }
+    def _stopped(self, lane: Lane, index: int) -> None:
+        lane.checkpoints.wait()
+        steps = self.run.train.steps
+        raise Stopped(f"stopped at step {self.step} of {steps}, saved; the same command continues from there")
 
 
 class Clock:
-    """Training time, without compilation, evaluation and checkpoints."""
+    """Training time, without compilation, evaluation and checkpoints. Of runs trained together, each gets its share:
+    the seconds of all of them add up to what the device was used for."""
 
-    def __init__(self, run: Run, peak_flops: float):
-        self.peak_flops = peak_flops
-        self.tokens_a_step = run.data.batch * run.data.length
-        self.flops_a_step = run.flops / run.train.steps
+    def __init__(self, run: Run, peak_flops: float, runs: int = 1):
+        self.peak_flops, self.runs = peak_flops, runs
+        self.tokens_a_step = run.data.batch * run.data.length * runs
+        self.flops_a_step = run.flops / run.train.steps * runs
         self.tokens_per_second: float | None = None
         self._since: float | None = None  # when the stretch being timed began; None before the first step is done
         self._steps = 0
@@ -235,7 +184,7 @@ class Clock:
         seconds, steps = now - self._since, self._steps
         self._since, self._steps = now, 0
         return {
-            "seconds": seconds,
+            "seconds": seconds / self.runs,
             "tokens_per_second": steps * self.tokens_a_step / seconds,
             "mfu": steps * self.flops_a_step / seconds / self.peak_flops,
         }

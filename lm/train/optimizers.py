@@ -37,14 +37,23 @@ class Optimizer:
 
     learning_rate: Scalar = 1e-3
 
-    def make(self, learning_rate: Any, axes: Any) -> optax.GradientTransformation:
+    def make(self, learning_rate: Any, axes: Any, factors: Any = None) -> optax.GradientTransformation:
         """The transformation whose updates are added to the parameters.
 
         learning_rate: the rate of this update (peak times multiplier), number or tracer.
         axes: a tree like the parameters', with the tuple of logical axis names of each.
+        factors: a tree like the parameters', with a number for each that multiplies its update but not its weight
+        decay; None: 1 for all.
         Gradients and parameters are float32 (master weights).
         """
         raise NotImplementedError
+
+    def width_exponent(self) -> float | None:
+        """How a hidden matrix's rate falls with the width under the maximal update parametrisation: as width^-this.
+
+        None where no rule is known to us. See `lm.train.parametrization`.
+        """
+        return None
 
     def state_axes(self, params: Any, axes: Any) -> Any:
         """Logical axes of each array of the state, in a tree like `make(...).init(params)`: () for counters.
@@ -80,12 +89,15 @@ class AdamW(Optimizer):
     def __post_init__(self) -> None:
         _check(self, positive=("learning_rate", "eps"), share=("b1", "b2"), not_negative=("weight_decay",))
 
-    def make(self, learning_rate: Any, axes: Any) -> optax.GradientTransformation:
+    def make(self, learning_rate: Any, axes: Any, factors: Any = None) -> optax.GradientTransformation:
         return optax.chain(
-            optax.scale_by_adam(self.b1, self.b2, self.eps),
+            _times(optax.scale_by_adam(self.b1, self.b2, self.eps), factors),
             optax.add_decayed_weights(self.weight_decay, mask=decay_mask(axes)),
             optax.scale_by_learning_rate(learning_rate),
         )
+
+    def width_exponent(self) -> float:
+        return 1.0  # Yang et al. 2022, table 8
 
 
 @config
@@ -103,12 +115,15 @@ class Lion(Optimizer):
     def __post_init__(self) -> None:
         _check(self, positive=("learning_rate",), share=("b1", "b2"), not_negative=("weight_decay",))
 
-    def make(self, learning_rate: Any, axes: Any) -> optax.GradientTransformation:
+    def make(self, learning_rate: Any, axes: Any, factors: Any = None) -> optax.GradientTransformation:
         return optax.chain(
-            optax.scale_by_lion(self.b1, self.b2),
+            _times(optax.scale_by_lion(self.b1, self.b2), factors),
             optax.add_decayed_weights(self.weight_decay, mask=decay_mask(axes)),
             optax.scale_by_learning_rate(learning_rate),
         )
+
+    def width_exponent(self) -> float:
+        return 1.0  # an update's entries are of one size, as Adam's are (Yang and Littwin 2023, entrywise updates)
 
 
 @config
@@ -138,8 +153,8 @@ class Muon(Optimizer):
         if self.rms is not None and not self.rms > 0:
             raise ConfigError(f"Muon: rms={self.rms} must be above 0, or None")
 
-    def make(self, learning_rate: Any, axes: Any) -> optax.GradientTransformation:
-        labels = jax.tree.map(lambda a: "muon" if muon_matrix(a) else "adam", axes, is_leaf=_is_axes)
+    def make(self, learning_rate: Any, axes: Any, factors: Any = None) -> optax.GradientTransformation:
+        labels = jax.tree.map(lambda a: "muon" if hidden_matrix(a) else "adam", axes, is_leaf=_is_axes)
         numbers = jax.tree.map(lambda a: _dimension_numbers(a) or optax.MaskedNode(), axes, is_leaf=_is_axes)
         rules: dict[Hashable, optax.GradientTransformation] = {
             "muon": optax.chain(
@@ -151,10 +166,15 @@ class Muon(Optimizer):
             "adam": optax.chain(optax.scale_by_adam(self.b1, self.b2, self.eps), optax.scale(self.adam_rate)),
         }
         return optax.chain(
-            optax.partition(rules, labels),
+            _times(optax.partition(rules, labels), factors),
             optax.add_decayed_weights(self.weight_decay, mask=decay_mask(axes)),
             optax.scale_by_learning_rate(learning_rate),
         )
+
+    def width_exponent(self) -> float:
+        # An update's spectral norm should go as sqrt(outputs / inputs) (Yang, Simon and Bernstein 2023, condition 1).
+        # The original's does where both sides grow, and a fixed root mean square gives sqrt(width) too much.
+        return 0.0 if self.rms is None else 0.5
 
     def _scaled(self, update: jax.Array, numbers: Any) -> jax.Array:
         fan_in, fan_out = (math.prod(update.shape[i] for i in part) for part in numbers)
@@ -185,9 +205,9 @@ class Adafactor(Optimizer):
         positive = ("learning_rate", "decay", "clip", "floor", "eps", "factored_from")
         _check(self, positive=positive, share=(), not_negative=("weight_decay",))
 
-    def make(self, learning_rate: Any, axes: Any) -> optax.GradientTransformation:
+    def make(self, learning_rate: Any, axes: Any, factors: Any = None) -> optax.GradientTransformation:
         return optax.chain(
-            _scale_by_factored(self, axes),
+            _times(_scale_by_factored(self, axes), factors),
             optax.add_decayed_weights(self.weight_decay, mask=decay_mask(axes)),
             optax.scale_by_learning_rate(learning_rate),
         )
@@ -222,7 +242,7 @@ def matrix(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return (found[0], found[1]) if len(found) == 2 else None
 
 
-def muon_matrix(axes: Axes) -> bool:
+def hidden_matrix(axes: Axes) -> bool:
     """True for a matrix that maps one space to another: not an embedding, a lookup table or an output head."""
     return matrix(axes) is not None and not LOOKUP & set(axes)
 
@@ -232,9 +252,21 @@ def decay_mask(axes: Any) -> Any:
     return jax.tree.map(lambda a: len(groups(a)) >= 2, axes, is_leaf=_is_axes)
 
 
+def _times(rule: optax.GradientTransformation, factors: Any) -> optax.GradientTransformation:
+    """`rule` with each update multiplied by its factor; its state is as it was."""
+    if factors is None:
+        return rule
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = rule.update(updates, state, params)
+        return jax.tree.map(lambda u, factor: u if factor == 1 else u * factor, updates, factors), state
+
+    return optax.GradientTransformation(rule.init, update)
+
+
 def _dimension_numbers(axes: Axes) -> contrib.MuonDimensionNumbers | None:
     parts = matrix(axes)
-    return contrib.MuonDimensionNumbers(*parts) if parts and muon_matrix(axes) else None
+    return contrib.MuonDimensionNumbers(*parts) if parts and hidden_matrix(axes) else None
 
 
 def _is_axes(value: Any) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from lm.config import ConfigError, Count, Scalar, config, content_hash
+from lm.config import ConfigError, Count, Scalar, config, content_hash, lift
 from lm.data import Data
 from lm.models import Decoder, Execution
 from lm.objectives import NextToken, Objective
 from lm.train.optimizers import AdamW, Optimizer
+from lm.train.parametrization import Parametrization, Standard
 from lm.train.schedules import Cosine, Schedule
 from lm.train.spaced import log_spaced
 
@@ -17,7 +18,8 @@ class Training:
 
     steps: updates. clip: largest global norm of a gradient, None for no clipping. accumulate: parts that a batch is
     split into, one after another, to fit memory; the update is that of the whole batch. ema: decay of an exponential
-    moving average of the weights, which is then what is evaluated; None for none.
+    moving average of the weights, which is then what is evaluated; None for none. parametrization: what of this follows
+    the model's width.
     """
 
     steps: Count
@@ -27,6 +29,7 @@ class Training:
     clip: Scalar | None = 1.0
     accumulate: int = 1
     ema: Scalar | None = None
+    parametrization: Parametrization = Standard()
     execution: Execution = Execution()
 
     def __post_init__(self) -> None:
@@ -83,6 +86,7 @@ class Run:
         if self.data.heldout == 0:
             raise ConfigError("data.heldout=0 leaves nothing to measure the run by; hold out a small share, e.g. 0.05")
         self.model.check_context(self.data.length)
+        self.train.parametrization.check(self.model, self.train.optimizer)
 
     @property
     def tokens(self) -> int:
@@ -103,6 +107,12 @@ class Run:
         """The steps after which the held-out loss is measured."""
         steps, each = self.train.steps, self.record.evaluations
         return frozenset(log_spaced(steps, each) if each else (steps,))
+
+    def group(self, data_fingerprint: str) -> str:
+        """What runs have in common that can be trained as one program with an axis of runs, step by step: all but
+        the numbers that the program takes as inputs. The length of the training is one of those, and isn't free."""
+        shape, _ = lift(self)
+        return content_hash(shape, data_fingerprint, str(self.train.steps))
 
     def id(self, data_fingerprint: str) -> str:
         """The name of the run: a hash of everything that decides its result. Machine, mesh and launcher don't."""

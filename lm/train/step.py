@@ -50,6 +50,7 @@ class Program:
         module = nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0)))
         self.graph, abstract = param.split(module)
         self.axes = param.axes(module)
+        self.factors = training.parametrization.factors(self.axes, model, training.optimizer)
         layout.rules.check(self.axes)
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
@@ -100,9 +101,8 @@ class Program:
         """
         if together == 1:
             return self.step(state, self.layout.put(batches[0]), values)
-        filled = [*batches, *[batches[-1]] * (together - len(batches))]
-        stacked = {name: np.stack([batch[name] for batch in filled]) for name in filled[0]}
-        return self.steps(state, self.layout.put(stacked, stacked=True), len(batches), values)
+        put = self.layout.put(stacked(batches, together), stacked=True)
+        return self.steps(state, put, len(batches), values)
 
     def _state_sharding(self, abstract: param.Params) -> State:
         whole, layout = self.layout.replicated(), self.layout
@@ -112,7 +112,7 @@ class Program:
         return State(whole, self.params_sharding, opt_sharding, self.params_sharding if self.training.ema else {})
 
     def _optimizer(self, rate: Any, training: Training) -> optax.GradientTransformation:
-        return training.optimizer.make(rate, self.axes)
+        return training.optimizer.make(rate, self.axes, self.factors)
 
     def _init(self, seed: jax.Array | int) -> State:
         _, params = param.split(self.model.build(rngs=nnx.Rngs(params=jax.random.key(seed))))
@@ -200,6 +200,12 @@ class Program:
         training = lower(self.training, values)
         with self._tracing():
             return training.objective(self.module(params), batch, training.execution)
+
+
+def stacked(batches: Sequence[Mapping[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:
+    """Batches as one, filled up to `count` with the last."""
+    filled = [*batches, *[batches[-1]] * (count - len(batches))]
+    return {name: np.stack([batch[name] for batch in filled]) for name in filled[0]}
 
 
 def run_once() -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """One process a run folder, whatever becomes of it."""
 
-import inspect
 import os
 import signal
 import subprocess
@@ -11,10 +10,10 @@ import pytest
 
 from lm.train.lock import RunLocked, lock
 
-FILE = Path(inspect.getfile(RunLocked))
 HOLD = """
-import runpy, sys, time  # the file alone: the package imports JAX, which takes seconds
-with runpy.run_path(sys.argv[1])["lock"](sys.argv[2]):
+import sys, time
+from lm.train.lock import lock
+with lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -22,9 +21,8 @@ with runpy.run_path(sys.argv[1])["lock"](sys.argv[2]):
 
 @pytest.fixture
 def holder(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(FILE), str(tmp_path)]
-    root = FILE.parents[2]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
     process.kill()

@@ -80,7 +80,7 @@ def interrupt_at(monkeypatch, step: int) -> None:
     report = loop.Trainer._report
 
     def fail(self, before, metrics, batches):
-        if before < step <= before + len(batches):
+        if before < step <= before + len(batches[0]):
             raise Kill
         report(self, before, metrics, batches)
 
@@ -217,7 +217,7 @@ def test_a_running_run_says_so(run, tmp_path):
 def test_an_unforeseen_error_leaves_its_traceback(run, tmp_path, monkeypatch):
     from lm.train import loop
 
-    def broken(self):
+    def broken(*_):
         raise ZeroDivisionError("surprise")
 
     monkeypatch.setattr(loop.Trainer, "_evaluate", broken)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from lm.config import ConfigError, lift, lower
-from lm.train.optimizers import Adafactor, AdamW, Lion, Muon, Optimizer, decay_mask, matrix, muon_matrix
+from lm.train.optimizers import Adafactor, AdamW, Lion, Muon, Optimizer, decay_mask, hidden_matrix, matrix
 
 AXES = {
     "embed": ("vocab", "embed"),
@@ -71,7 +71,7 @@ def test_axes_tell_matrices_from_vectors():
     assert matrix(("heads", "head_dim", "embed")) == ((0, 1), (2,))
     assert matrix(("layers", "expert", "embed", "mlp")) == ((2,), (3,))
     assert matrix(("layers", "kv_heads", "head_dim")) is None
-    assert not muon_matrix(("vocab", "embed")) and muon_matrix(("embed", "mlp"))
+    assert not hidden_matrix(("vocab", "embed")) and hidden_matrix(("embed", "mlp"))
     expected = {
         "embed": True,
         "block": {"query": True, "query_bias": False, "out": True, "up": True, "norm": False},

@@ -1,0 +1,175 @@
+"""One run while it is trained: what it reads, and the rows, checkpoints and result that it writes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from lm import data
+from lm.config import dumps
+from lm.data import Dataset
+from lm.errors import UserError
+from lm.sharding import Layout, layout
+from lm.train.checkpoint import Checkpoints
+from lm.train.folder import RunFolder
+from lm.train.lock import Lease, LeaseLost, lock
+from lm.train.provenance import provenance
+from lm.train.rows import Rows, read
+from lm.train.run import Run
+from lm.train.step import Program, State
+from lm.train.writers import writer
+
+
+class Stopped(UserError):
+    """Training was asked to stop, and saved. Running the same command again continues."""
+
+
+class Diverged(UserError):
+    """The loss or the gradient is no number any more. Trying again would give the same bits."""
+
+    final = True
+
+
+class Pruned(UserError):
+    """Training was stopped because the run isn't worth more; it is saved and can be continued."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a run needs to know of where it runs; no part of what it is."""
+
+    layout: Layout = field(default_factory=layout)
+    log: tuple[str, ...] = ()  # writers besides the run's own rows, by name
+    quiet: bool = False
+    tries: int = 3  # how often a run may die at the same step before it counts as failed
+    judge: Any = None  # (step, held-out loss) -> True to stop a run that isn't worth more
+
+
+class Lane:
+    """A run that this process holds, from where its newest checkpoint left it. `error`: why it goes no further."""
+
+    def __init__(self, run: Run, home: RunFolder, dataset: Dataset, lease: Lease, machine: Machine) -> None:
+        self.run, self.home, self.dataset, self.lease = run, home, dataset, lease
+        self.error: Exception | None = None
+        self.checkpoints = Checkpoints(home.checkpoints, keep=run.record.keep)
+        self.rows = Rows(home.rows)
+        self.rewind()
+        self.writers = [writer(name, home.path) for name in machine.log]
+
+    def rewind(self) -> None:
+        """Back to the newest checkpoint, to be trained from there again."""
+        self.step = self.checkpoints.latest() or 0
+        self.rows.truncate_after(self.step)
+
+    def close(self) -> None:
+        for open_writer in self.writers:
+            open_writer.close()
+        self.rows.close()
+        self.checkpoints.close()
+
+    def state(self, program: Program) -> State:
+        """The newest checkpoint's state, or the initial one."""
+        if self.step == 0:
+            return program.init(self.run.seed)
+        return self.checkpoints.restore(program.abstract_state(), self.step)
+
+    def report(self, before: int, found: dict[str, list[float]], batches: list[Any], speeds: dict[str, Any]) -> None:
+        """Checks the metrics of steps that are done, and writes a row where one is due."""
+        for index, batch in enumerate(batches):
+            step, numbers = before + index + 1, {name: values[index] for name, values in found.items()}
+            self.check_finite({name: numbers[name] for name in ("loss", "gradient_norm", "parameter_norm")}, step)
+            if self.due(step):
+                per_byte = batch["weights"].sum() / max(self.dataset.bytes_of(batch), 1)
+                numbers["bits_per_byte"] = numbers["loss"] * float(per_byte) / math.log(2)
+                self.write({"step": step, "split": "train", **numbers, **speeds})
+                speeds = dict.fromkeys(speeds)  # they were of all the time since the row before
+
+    def due(self, step: int) -> bool:
+        """Whether a row of training metrics is written after this step."""
+        return step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps
+
+    def evaluated(self, step: int, found: dict[str, Any]) -> None:
+        """The loss over the held-out text, as a row."""
+        self.check_finite({"loss": found["loss"]}, step)
+        self.write({"step": step, "split": "heldout", **found})
+
+    def check_finite(self, numbers: dict[str, float], step: int) -> None:
+        """Raises Diverged before anything of a step that isn't finite is saved: its loss, gradient or new weights."""
+        bad = [name for name, value in numbers.items() if not math.isfinite(value)]
+        if bad:
+            last = self.checkpoints.latest()
+            good = "there is no checkpoint before it" if last is None else f"the last good checkpoint is step {last}"
+            raise Diverged(
+                f"{bad[0].replace('_', ' ')} is {numbers[bad[0]]} at step {step} (batch {step - 1}); {good}; "
+                "lower train.optimizer.learning_rate or train.clip, or lengthen train.schedule.warmup"
+            )
+
+    def write(self, row: dict[str, Any]) -> None:
+        self.lease.check()
+        row["tokens"] = row["step"] * self.run.data.batch * self.run.data.length
+        self.rows.append(row)
+        for open_writer in self.writers:
+            open_writer.write(row)
+
+    def save(self, step: int, state: State) -> None:
+        self.lease.check()
+        self.rows.sync()
+        self.checkpoints.save(step, state, dumps(self.run))
+
+    def finish(self) -> None:
+        self.checkpoints.wait()
+        self.lease.check()
+        self.home.finish(self._result())
+
+    def fail(self, error: Exception) -> None:
+        """Goes no further; says why in the folder, unless that is another's by now or the run was only stopped."""
+        self.error = error
+        if isinstance(error, Stopped | Pruned):
+            self.home.retry()
+        elif not isinstance(error, LeaseLost):
+            self.home.fail(error)
+
+    def _result(self) -> dict[str, Any]:
+        rows = read(self.rows.path)
+        last = [row for row in rows if row["split"] == "heldout"][-1]
+        speeds = [row["tokens_per_second"] for row in rows if row.get("tokens_per_second") is not None]
+        return {
+            "heldout_loss": last["loss"],
+            "heldout_bpb": last["bits_per_byte"],
+            "heldout_accuracy": last["accuracy"],
+            "tokens": self.run.tokens,
+            "flops": self.run.flops,
+            "tokens_per_second": median(speeds) if speeds else None,
+            "seconds": sum(row["seconds"] for row in rows if row.get("seconds") is not None),
+        }
+
+
+@contextlib.contextmanager
+def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
+    """Takes the run's folder for the time of a `with`; an error inside is noted in it.
+
+    Raises RunLocked if another process has it, RunError and DataError if folder or data don't fit the run.
+    """
+    with lock(home.path) as lease:
+        dataset = data.load(run.data)
+        if dataset.vocab > run.model.vocab:
+            raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
+        home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, provenance())
+        try:
+            lane = Lane(run, home, dataset, lease, machine)
+            home.count_try(lane.step, machine.tries)
+        except Exception as error:
+            home.fail(error)
+            raise
+        try:
+            yield lane
+        except Exception as error:
+            if lane.error is None:
+                lane.fail(error)
+            raise
+        finally:
+            lane.close()
