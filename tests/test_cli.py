@@ -84,7 +84,7 @@ def refused(answer: tuple[int, str, str], *words: str) -> None:
 
 def test_plan_status_run_report(lm, folder):
     code, out, _ = lm("sweep", "plan", "nonsense.py", "--preset", "smoke")
-    assert code == 0 and "4 runs, 4 to do in 2 programs" in out and "Which is better on nonsense?" in out
+    assert code == 0 and "4 runs, 4 to do in 2 groups" in out and "Which is better on nonsense?" in out
     code, out, _ = lm("sweep", "run", "nonsense.py", "--preset", "smoke", "--quiet")
     assert code == 0 and "4 runs done now, 0 before" in out and "MQA" in out
     report = folder / "results" / "nonsense-smoke"

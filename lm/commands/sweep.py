@@ -1,4 +1,4 @@
-"""Experiments of many runs."""
+"""Experiments of many runs: plan, run, submit, report. What watches over them is in `lm.commands.watch`."""
 
 from __future__ import annotations
 
@@ -9,84 +9,202 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg, subcommand
 
-from lm.commands.options import OfExperiment, OnMachine, table
+from lm.commands.options import OfExperiment, table
+from lm.commands.watch import Cancel, Prune, Retry, Status
+from lm.commands.worker import Doing, Work
+from lm.errors import UserError
 
 if TYPE_CHECKING:
     from lm.sharding import Layout
     from lm.sweep.file import ExperimentFile
+    from lm.sweep.launchers.base import Launcher
+    from lm.sweep.launchers.work import Work as Asked
     from lm.sweep.manifest import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(OfExperiment):
-    """Show every run of the experiment with its size and cost; nothing is trained."""
+class Costed(OfExperiment):
+    """Options of commands that say what an experiment will cost."""
+
+    device: str | None = None
+    """Hours on this device by its published peak, e.g. H100 or "TPU v5p". Default: this machine, measured."""
+    utilisation: float = 0.4
+    """The share of a stated device's peak that training reaches."""
+    budget: str | None = None
+    """Refuse a plan beyond it: 10h, 30min, 2d, or FLOPs as 1e18."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Costed):
+    """Show every run of the experiment with its size and cost; nothing is trained.
+
+    lm sweep plan experiments/attention_ablation.py --device H100 --budget 10h
+    """
+
+    mesh: str = ""
+    """Devices that a run will use, e.g. data=8: where the speed is measured."""
 
     def __call__(self) -> int:
-        from lm.sweep import Ablation, manifest
+        from lm.sharding import layout
+        from lm.sweep import Ablation, estimate, manifest
+        from lm.train.progress import duration
 
         found, entries, folder = self.experiment()
-        manifest.write(entries, folder / "manifest.jsonl")
+        path = folder / "manifest.jsonl"
+        before = manifest.changes(manifest.rows(path), entries)
+        left = [entry for entry in entries if entry.status() != "done"]
+        if self.device:
+            speed = estimate.stated(left, self.device, self.utilisation)
+        else:
+            speed = estimate.here(left, folder / "speeds.jsonl", layout(self.mesh))
+        hours = {entry.id: speed.hours(entry) for entry in left}
+        total, flops = sum(hours.values()), sum(entry.planned.run.flops for entry in left)
+        beyond = estimate.over_budget(self.budget, total, flops) if self.budget else None
+        if beyond:
+            raise UserError(f"this plan takes {beyond}; nothing was written: make it smaller, or raise --budget")
+        manifest.write(entries, path)
         print(f"{found.name}: {found.question}\n")
-        rows = [entry.row() for entry in entries]
-        print(table(rows, ("id", "arm", "seed", "status", "group", "params", "tokens", "flops")))
-        left = [row for row in rows if row["status"] != "done"]
-        groups = len({row["group"] for row in left})
-        print(f"\n{len(rows)} runs, {len(left)} to do in {groups} programs: {sum(r['flops'] for r in left):.3g} FLOPs")
+        sizes = {row["id"]: row["memory"] for row in manifest.rows(path)}
+        rows = [
+            entry.row()
+            | {"status": entry.status(), "memory MB": sizes[entry.id] / 1e6, "hours": hours.get(entry.id, 0.0)}
+            for entry in entries
+        ]
+        print(table(rows, ("id", "arm", "seed", "status", "params", "flops", "memory MB", "hours")))
+        if before is not None and before.text():
+            print(f"\nSince the plan before:\n{before.text()}")
+        groups = len({entry.group for entry in left})
+        print(
+            f"\n{len(rows)} runs, {len(left)} to do in {groups} groups: {flops:.3g} FLOPs, "
+            f"{duration(3600 * total)} one after another ({speed.source})"
+        )
         if isinstance(found.experiment, Ablation):
             print(found.experiment.match_note())
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSweep(OfExperiment, OnMachine):
+class RunSweep(OfExperiment, Doing):
     """Do the runs that aren't done yet, then write the report.
 
     lm sweep run experiments/attention_ablation.py --preset smoke
+    lm sweep run experiments/attention_ablation.py --on Local --workers 2
     """
 
+    on: str = "here"
+    """Where: here (this process), or a launcher that is waited for: Local, "Slurm(partition='gpu', gpus=1)"."""
+    workers: int = 2
+    """Worker processes of a launcher."""
+
     def __call__(self) -> int:
+        from lm.sharding import layout
         from lm.sweep import manifest
-        from lm.sweep.execute import execute
-        from lm.train.loop import Stopped
 
         found, entries, folder = self.experiment()
-        where = self.machine()
         manifest.write(entries, folder / "manifest.jsonl")
         print(f"{found.name}: {found.question}", flush=True)
+        code = self._here(entries, folder) if self.on == "here" else self._elsewhere(found, entries, folder)
+        if code is not None:
+            return code
+        _report(found, entries, folder, layout(self.mesh, self.rules))
+        failed = [entry for entry in entries if entry.status() == "failed"]
+        if failed:
+            print(f"{len(failed)} runs failed; lm sweep retry {found.path} lets them be tried again")
+        return 0 if all(entry.status() == "done" for entry in entries) else 1
+
+    def _here(self, entries: tuple[Entry, ...], folder: Path) -> int | None:
+        """Trains in this process; an exit code if it was asked to stop."""
+        from lm.sweep.execute import Worker
+        from lm.train.loop import Stopped
+
+        say = functools.partial(print, flush=True)
+        worker = Worker(entries, self.machine(), folder / "speeds.jsonl", say=say, together=self.together)
         try:
-            outcome = execute(entries, where, say=functools.partial(print, flush=True))
+            outcome = worker.work()
         except Stopped as stopped:
             print(stopped)
             return 0
         said = f"{outcome.done} runs done now, {outcome.before} before"
         print(said + (f", {len(outcome.failed)} failed" if outcome.failed else ""))
-        _report(found, entries, folder, where.layout)
         if outcome.busy:
-            print(f"{len(outcome.busy)} runs are held by another process; run the self again when it is done")
-        return 1 if outcome.failed or outcome.busy else 0
+            print(f"{len(outcome.busy)} runs are held by another process; give the command again when it is done")
+        return None
+
+    def _elsewhere(self, found: ExperimentFile, entries: tuple[Entry, ...], folder: Path) -> int | None:
+        from lm.commands.watch import live
+        from lm.sweep.supervise import supervise
+
+        launcher = _launcher(self.on)
+        with live(found.name) as watch:
+            supervise(launcher, _work(self, found, folder), entries, watch)
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status(OfExperiment):
-    """Show what is done, failed and still to do."""
+class Submit(Costed, Doing):
+    """Start workers for the runs that aren't done yet, and return. lm sweep status shows how they get on.
+
+    lm sweep submit FILE --on Local --workers 2
+    lm sweep submit FILE --on "Slurm(partition='gpu', gpus=1, minutes=240)" --workers 16
+    lm sweep submit FILE --on "GKE(accelerator='v5p', topology='2x2x2', ...)": writes what kubectl applies
+    """
+
+    on: str
+    """Local, Slurm(...), GKE(...) or SkyPilot(...): a launcher with its fields."""
+    workers: int = 2
+    """Worker processes, each with the cores, GPUs or nodes that the launcher gives it."""
 
     def __call__(self) -> int:
-        found, entries, _ = self.experiment()
-        rows = []
-        for entry in entries:
-            row = entry.row()
-            row["note"] = ""
-            if row["status"] == "done":
-                row["note"] = f"held-out loss {entry.folder.result()['heldout_loss']:.4f}"
-            elif row["status"] == "failed":
-                row["note"] = entry.folder.failure()
-            rows.append(row)
-        print(table(rows, ("id", "arm", "seed", "status", "note")))
-        counts = {
-            s: sum(row["status"] == s for row in rows) for s in ("done", "running", "failed", "interrupted", "new")
-        }
-        print(f"\n{found.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
+        from lm.sweep import estimate, manifest
+        from lm.sweep.launchers.base import submit
+
+        found, entries, folder = self.experiment()
+        launcher = _launcher(self.on)
+        left = [entry for entry in entries if entry.status() != "done" and not entry.folder.failed_for_good()]
+        if not left:
+            print(f"{found.name}: nothing is left to do")
+            return 0
+        if self.budget:
+            if not self.device:
+                raise UserError("--budget needs --device here: the hours are those of the device that will do the runs")
+            speed = estimate.stated(left, self.device, self.utilisation)
+            flops = sum(entry.planned.run.flops for entry in left)
+            beyond = estimate.over_budget(self.budget, sum(map(speed.hours, left)), flops)
+            if beyond:
+                raise UserError(f"this takes {beyond}; nothing was submitted")
+        manifest.write(entries, folder / "manifest.jsonl")
+        for job in submit(launcher, _work(self, found, folder)):
+            print(job)
+        print(f"{len(left)} runs to do; lm sweep status {found.path} shows how they get on")
         return 0
+
+
+def _launcher(text: str) -> Launcher:
+    """The launcher that `--on` names. Raises UserError where it can't work."""
+    from lm.literals import read
+    from lm.sweep.launchers import base, local, slurm  # noqa: F401  (that they are known)
+
+    launcher = read(text, base.Launcher, "--on")
+    why = launcher.ready()
+    if why:
+        raise UserError(f"--on {text}: {why}")
+    return launcher
+
+
+def _work(command: RunSweep | Submit, found: ExperimentFile, folder: Path) -> Asked:
+    from lm.sweep.launchers.work import Work
+
+    given = {
+        "--mesh": command.mesh,
+        "--rules": command.rules,
+        "--together": command.together,
+        "--tries": str(command.tries),
+        "--share": str(command.workers),
+    }
+    options = [part for name, value in given.items() if value for part in (name, value)]
+    options += ["--log", *command.log] if command.log else []
+    manifest = str((folder / "manifest.jsonl").absolute())
+    return Work(name=found.name, manifest=manifest, workers=command.workers, options=(*options, "--quiet"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,21 +218,7 @@ class Report(OfExperiment):
         return 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """Experiments of many runs: plan, run, status, report."""
-
-    action: Annotated[
-        Annotated[Plan, subcommand("plan")]
-        | Annotated[RunSweep, subcommand("run")]
-        | Annotated[Status, subcommand("status")]
-        | Annotated[Report, subcommand("report")],
-        arg(name=""),
-    ]
-
-
 def _report(found: ExperimentFile, entries: tuple[Entry, ...], folder: Path, layout: Layout) -> None:
-    from lm.errors import UserError
     from lm.sweep.report import report
 
     if not any(entry.status() == "done" for entry in entries):
@@ -122,3 +226,21 @@ def _report(found: ExperimentFile, entries: tuple[Entry, ...], folder: Path, lay
     made = report(found, entries, folder, layout)
     made.write(folder)
     print(f"\n{made.text()}\n\nreport: {folder / 'report.html'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Experiments of many runs: plan, run, submit, watch, report."""
+
+    action: Annotated[
+        Annotated[Plan, subcommand("plan")]
+        | Annotated[RunSweep, subcommand("run")]
+        | Annotated[Submit, subcommand("submit")]
+        | Annotated[Work, subcommand("worker")]
+        | Annotated[Status, subcommand("status")]
+        | Annotated[Cancel, subcommand("cancel")]
+        | Annotated[Retry, subcommand("retry")]
+        | Annotated[Prune, subcommand("prune")]
+        | Annotated[Report, subcommand("report")],
+        arg(name=""),
+    ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,7 +19,7 @@ from lm.sharding import Layout, layout
 from lm.train.checkpoint import Checkpoints
 from lm.train.folder import RunFolder
 from lm.train.lock import Lease, LeaseLost, lock
-from lm.train.provenance import provenance
+from lm.train.provenance import clock, provenance
 from lm.train.rows import Rows, read
 from lm.train.run import Run
 from lm.train.step import Program, State
@@ -158,7 +160,7 @@ def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
         dataset = data.load(run.data)
         if dataset.vocab > run.model.vocab:
             raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
-        home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, provenance())
+        home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, {**_origin(Path.cwd()), "time": clock()})
         try:
             lane = Lane(run, home, dataset, lease, machine)
             home.count_try(lane.step, machine.tries)
@@ -173,3 +175,9 @@ def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
             raise
         finally:
             lane.close()
+
+
+@functools.cache
+def _origin(folder: Path) -> dict[str, Any]:
+    """Asked once a process: the code it runs is what was there when it began, and a sweep has many runs."""
+    return provenance(folder)

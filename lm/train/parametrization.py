@@ -4,13 +4,13 @@ Standard: every hyperparameter is what it says, at any width. MuP: the maximal u
 Yang et al. 2022, "Tensor Programs V", table 8), relative to a base width, where it is the standard one to the bit. With
 m = width / base_width:
 
-                                     initial std                logit or score          Adam's rate
-    hidden matrices                  1/sqrt(fan in), as ever    -                       rate / m
-    token tables (input and head)    that of the base width     logits / m              rate
-    vectors, other tables            as ever                    -                       rate
-    attention, heads wider           -                          1/head_width, not       -
-                                                                its root
+                                 initial deviation          logits, scores       Adam's rate
+    hidden matrices              1/sqrt(fan in), as ever    -                    rate / m
+    token tables, in and out     that of the base width     logits / m           rate
+    vectors, other tables        as ever                    -                    rate
+    attention, heads wider       -                          scores / sqrt(m)     -
 
+(The last makes 1/sqrt(head width) into 1/head width; more heads change nothing.)
 Initial values and the model's function are values of the model (`embed_std`, `logit_scale`, `Attention.scale`), so that
 whatever uses the weights later computes the same function; `mup` sets them, and a run without them is refused. Rates
 are read off the parameters' logical axes. All inner widths are taken to grow in proportion to the model's.

@@ -28,7 +28,7 @@ def provenance(folder: str | Path | None = None) -> dict[str, Any]:
     commit, new files too, as `git apply` takes it ("patch_cut" is there if it was too long to keep whole).
     """
     facts: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": clock(),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -42,6 +42,11 @@ def provenance(folder: str | Path | None = None) -> dict[str, Any]:
     }
     git = _git_state(Path(folder or Path.cwd()))
     return {**facts, "git": git} if git else facts
+
+
+def clock() -> str:
+    """The time now, UTC, as ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _versions() -> dict[str, str]:

@@ -35,7 +35,7 @@ class Rows:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            os.ftruncate(self._file, _whole(self.path.read_bytes()))
+            os.ftruncate(self._file, whole(self.path.read_bytes()))
         except OSError as error:
             raise RowsError(f"can't write rows to {self.path}: {reason(error)}") from error
 
@@ -88,7 +88,7 @@ def read(path: str | Path) -> list[dict[str, Any]]:
         return []
     data = path.read_bytes()
     rows = []
-    for number, line in enumerate(data[: _whole(data)].splitlines(), start=1):
+    for number, line in enumerate(data[: whole(data)].splitlines(), start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -98,7 +98,7 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _whole(data: bytes) -> int:
+def whole(data: bytes) -> int:
     """How many leading bytes are whole rows. Only the last line can be torn: it lacks its end, or isn't JSON."""
     end = data.rfind(b"\n") + 1
     start = data.rfind(b"\n", 0, max(end - 1, 0)) + 1

@@ -11,9 +11,9 @@ from lm.data import Data, Text
 from lm.models import Decoder
 from lm.nn import MLP, Block, gqa, mha, mqa, swiglu
 from lm.sweep import Ablation, Sweep, chain, cross, grid, zipped
-from lm.sweep.execute import execute
+from lm.sweep.execute import Outcome, Worker
 from lm.sweep.experiment import Planned
-from lm.sweep.manifest import manifest
+from lm.sweep.manifest import Entry, manifest
 from lm.sweep.match import quantity
 from lm.sweep.tables import curves_table, runs_table
 from lm.train import Recording, Run, Training
@@ -35,6 +35,11 @@ def base(tmp_path_factory):
         train=Training(steps=4),
         record=Recording(every=2),
     )
+
+
+def execute(entries: tuple[Entry, ...], **options) -> Outcome:
+    speeds = entries[0].folder.path.parent.parent / "speeds.jsonl"
+    return Worker(entries, QUIET, speeds, say=lambda _: None, **options).work()
 
 
 LR, WIDTH = "train.optimizer.learning_rate", "model.width"
@@ -104,12 +109,12 @@ def test_a_finished_run_is_never_run_twice_and_a_failed_one_does_not_end_the_res
     sweep = Sweep(base=base, points=grid({LR: [1e-3, 1e30, 3e-3]}))
     entries = manifest(sweep, tmp_path)
     assert len({entry.id for entry in entries}) == 3 and len({entry.group for entry in entries}) == 1
-    outcome = execute(entries, QUIET, say=lambda _: None)
+    outcome = execute(entries)
     assert (outcome.done, outcome.before, len(outcome.failed)) == (2, 0, 1)
     assert [entry.status() for entry in entries] == ["done", "failed", "done"]
     written = [(entry.folder.path / "rows.jsonl").stat().st_mtime_ns for entry in entries]
 
-    again = execute(manifest(sweep, tmp_path), QUIET, say=lambda _: None)
+    again = execute(manifest(sweep, tmp_path))
     assert (again.done, again.before, len(again.failed)) == (0, 2, 1)
     later = [(entry.folder.path / "rows.jsonl").stat().st_mtime_ns for entry in entries]
     assert later[0] == written[0] and later[2] == written[2]
@@ -126,7 +131,7 @@ def test_runs_of_a_group_share_one_compilation(base, tmp_path):
     from lm.train.step import program
 
     sweep = Sweep(base=base, points=grid({LR: [1e-3, 2e-3]}), seeds=2)
-    execute(manifest(sweep, tmp_path), QUIET, say=lambda _: None)
+    execute(manifest(sweep, tmp_path))
     compiled = program(base.model, lift(base.train)[0], QUIET.layout)
     assert base.steps_at_once > 1  # so it is the program of several steps that they share
     assert compiled.steps._cache_size() == 1 and compiled.init._cache_size() == 1
@@ -135,7 +140,7 @@ def test_runs_of_a_group_share_one_compilation(base, tmp_path):
 def test_an_interrupted_sweep_goes_on(base, tmp_path, monkeypatch):
     sweep = Sweep(base=base, points=grid({LR: [1e-3, 2e-3]}))
     whole = manifest(sweep, tmp_path / "whole")
-    execute(whole, QUIET, say=lambda _: None)
+    execute(whole)
 
     class Interrupt(BaseException):
         pass
@@ -152,9 +157,9 @@ def test_an_interrupted_sweep_goes_on(base, tmp_path, monkeypatch):
     entries = manifest(sweep, tmp_path / "cut")
     with monkeypatch.context() as patch, pytest.raises(Interrupt):
         patch.setattr(loop_module.Trainer, "_report", fail)
-        execute(entries, QUIET, say=lambda _: None)
+        execute(entries)
     assert [entry.status() for entry in entries] == ["done", "interrupted"]
-    execute(entries, QUIET, say=lambda _: None)
+    execute(entries)
     for a, b in zip(entries, whole, strict=True):
         assert a.folder.result()["heldout_loss"] == b.folder.result()["heldout_loss"]
 

@@ -1,0 +1,153 @@
+"""Workers as jobs of a Slurm cluster, through submitit."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lm.config import ConfigError, config
+from lm.errors import UserError
+from lm.sweep.launchers.base import Launcher, State
+from lm.sweep.launchers.work import STOPPED, Work
+
+STATES: dict[str, State] = {
+    "PENDING": "queued",
+    "CONFIGURING": "queued",
+    "REQUEUED": "queued",
+    "REQUEUE_HOLD": "queued",
+    "SUSPENDED": "queued",
+    "PREEMPTED": "queued",
+    "RUNNING": "running",
+    "COMPLETING": "running",
+    "READY": "running",
+    "UNKNOWN": "unknown",
+}
+
+
+@config
+class Slurm(Launcher):
+    """An array of jobs, one a worker. minutes: the time limit; before it ends, and when it is preempted, a worker
+    saves, and the job is queued again. nodes above 1: each worker is one process a node, joined by `jax.distributed`.
+
+    setup: shell lines that go before, e.g. "module load cuda". more: other options of sbatch, e.g. {"qos": "low"}.
+    """
+
+    partition: str | None = None
+    minutes: int = 60
+    nodes: int = 1
+    cpus: int | None = None
+    gpus: int = 0
+    memory_gb: int | None = None
+    at_once: int | None = None
+    warning: int = 90
+    requeues: int = 1000
+    setup: tuple[str, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "nodes", "warning"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Slurm({name}={getattr(self, name)}) must be at least 1")
+
+    def ready(self) -> str | None:
+        try:
+            done = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=30)
+        except FileNotFoundError:
+            return "there is no Slurm here: sinfo isn't installed"
+        except subprocess.TimeoutExpired:
+            return "Slurm doesn't answer: sinfo took longer than 30 s"
+        return f"Slurm doesn't answer: {done.stderr.strip()}" if done.returncode else None
+
+    def submit(self, work: Work) -> list[str]:
+        executor = self._executor(Path(work.manifest).absolute().parent / "slurm", work.workers)
+        extra = ("--distributed",) if self.nodes > 1 else ()
+        with executor.batch():
+            jobs = [
+                executor.submit(Supervised((*work.command, "--first", str(index), *extra)))
+                for index in range(work.workers)
+            ]
+        return [job.job_id for job in jobs]
+
+    def _executor(self, folder: Path, workers: int) -> Any:
+        submitit = _submitit()
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.requeues, python=sys.executable)
+        options = {
+            "job_name": f"lm-{folder.parent.name}",
+            "time": self.minutes,
+            "nodes": self.nodes,
+            "ntasks_per_node": 1,
+            "array_parallelism": self.at_once or workers,
+            "signal_delay_s": self.warning,
+            "additional_parameters": {"requeue": True, "open_mode": "append", **self.more},
+        }
+        optional = {
+            "partition": self.partition,
+            "cpus_per_task": self.cpus,
+            "gpus_per_node": self.gpus or None,
+            "mem": f"{self.memory_gb}GB" if self.memory_gb else None,
+            "setup": list(self.setup) or None,
+        }
+        executor.update_parameters(**options, **{name: v for name, v in optional.items() if v is not None})
+        return executor
+
+    def poll(self, jobs: Sequence[str]) -> dict[str, State]:
+        """By squeue, which a cluster without accounting has too; a job that it no longer knows has ended."""
+        done = subprocess.run(
+            ["squeue", "--noheader", "--array", "--me", "--states=all", "--format=%i %T"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if done.returncode:
+            return dict.fromkeys(jobs, "unknown")
+        found = dict(line.split() for line in done.stdout.splitlines() if line.strip())
+        return {job: STATES.get(found.get(job, "ended"), "ended") for job in jobs}
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        waiting = [job for job, state in self.poll(jobs).items() if state != "ended"]
+        if waiting:
+            done = subprocess.run(["scancel", *waiting], capture_output=True, text=True, timeout=60)
+            if done.returncode:
+                raise UserError(f"scancel: {done.stderr.strip()}")
+
+
+@dataclass
+class Supervised:
+    """What a job does: a worker in a process of its own, so that a signal reaches the worker and not the one who
+    must queue the job again."""
+
+    command: tuple[str, ...]
+
+    def __call__(self) -> None:
+        # Slurm sends the signal that warns this process to the worker as well, which must not die of it
+        warned = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        self.child = subprocess.Popen([sys.executable, "-m", *self.command])
+        signal.signal(signal.SIGUSR2, warned)
+        code = self.child.wait()
+        while code == STOPPED:  # Slurm is about to end this job; one that ends by itself wouldn't be queued again
+            signal.pause()
+        if code:
+            raise RuntimeError(f"the worker ended with code {code}")
+
+    def checkpoint(self) -> Any:
+        """Called before the time limit: the worker saves, and the job is queued again."""
+        self.child.send_signal(signal.SIGTERM)
+        self.child.wait()
+        return _submitit().helpers.DelayedSubmission(Supervised(self.command))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"command": self.command}
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+        import submitit.helpers
+    except ImportError:
+        raise UserError("submitit isn't installed; install it with: pip install 'lm[slurm]'") from None
+    return submitit

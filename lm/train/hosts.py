@@ -1,0 +1,69 @@
+"""Several processes that train a run together: how they find one another, and how they agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def join(distributed: bool = False) -> None:
+    """Joins the processes of this worker, before anything asks JAX for its devices.
+
+    By JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID where they are set; else, with `distributed`, as
+    jax.distributed finds them (Slurm, Open MPI, TPU pods). Does nothing for a single process.
+    """
+    if int(os.environ.get("JAX_NUM_PROCESSES", "1")) > 1:
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"],
+            int(os.environ["JAX_NUM_PROCESSES"]),
+            int(os.environ["JAX_PROCESS_ID"]),
+        )
+    elif distributed:
+        jax.distributed.initialize()
+
+
+def first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def any_of(mine: bool) -> bool:
+    """True on every process if it is on one. Every process must ask at the same place."""
+    if jax.process_count() == 1:
+        return mine
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
+
+
+def from_first(value: int) -> int:
+    """The first process's number, on every process."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
+
+
+def on_first(act: Callable[[], Any]) -> Any:
+    """Does something on the first process only; an error of it is raised on all, so that none waits for the others."""
+    error: Exception | None = None
+    found = None
+    if first():
+        try:
+            found = act()
+        except Exception as caught:
+            error = caught
+    if jax.process_count() > 1 and any_of(error is not None) and error is None:
+        raise PeerFailed("the first process of this run couldn't go on; its log says why")
+    if error is not None:
+        raise error
+    return found
+
+
+class PeerFailed(RuntimeError):
+    """Another process of the same run had an error."""
