@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lm.errors import UserError
-from lm.sweep.launchers.base import Launcher, submit
+from lm.sweep.launchers.base import Launcher, submit, submitted
 from lm.sweep.launchers.work import Work
 from lm.sweep.manifest import Entry
 from lm.sweep.status import SweepState, state
 
 POLL = 1.0
-PATIENCE = 5  # times that all workers may end, one set after another, without one run more being done
+PATIENCE = 20  # times that workers may have to be replaced without one run more being done
 
 
 class NoProgress(UserError):
@@ -25,9 +26,9 @@ def supervise(
 ) -> SweepState:
     """Starts workers and returns when every run is done or failed for good. Workers that end before are replaced.
 
-    Nothing depends on this process: killed and started again, it goes on where the workers are.
+    Nothing depends on this process: killed and started again, it finds the workers that are there.
     """
-    jobs = submit(launcher, work)
+    jobs = _running(launcher, [job for _, jobs in submitted(Path(work.manifest).parent, launcher) for job in jobs])
     done, fruitless = -1, 0
     try:
         while True:
@@ -35,22 +36,26 @@ def supervise(
             watch(now)
             if not any(_open(entry) for entry in entries):
                 return now
-            running = [job for job, what in launcher.poll(jobs).items() if what != "ended"]
+            running = _running(launcher, jobs)
             missing = work.workers - len(running)
-            if missing:
+            if missing > 0:
                 finished = now.counts.get("done", 0) + now.counts.get("failed", 0)
                 fruitless = 0 if finished > done else fruitless + 1
                 done = finished
                 if fruitless > PATIENCE:
                     raise NoProgress(
-                        f"workers ended {fruitless} times without one run more being done; their logs say why: "
-                        f"the folder of {work.manifest}"
+                        f"workers ended {fruitless} times in a row without one run more being done; "
+                        f"their logs, beside {work.manifest}, say why"
                     )
                 jobs = running + submit(launcher, replace(work, workers=missing))
             time.sleep(POLL)
     except (KeyboardInterrupt, NoProgress):
         launcher.cancel(jobs)
         raise
+
+
+def _running(launcher: Launcher, jobs: Sequence[str]) -> list[str]:
+    return [job for job, what in launcher.poll(jobs).items() if what != "ended"]
 
 
 def _open(entry: Entry) -> bool:

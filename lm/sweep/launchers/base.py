@@ -45,11 +45,12 @@ def submit(launcher: Launcher, work: Work) -> list[str]:
     return jobs
 
 
-def submitted(folder: Path) -> list[tuple[Launcher, list[str]]]:
-    """The jobs that were ever started for the experiment in `folder`, by launcher."""
+def submitted(folder: Path, by: Launcher | None = None) -> list[tuple[Launcher, list[str]]]:
+    """The jobs that were ever started for the experiment in `folder`, by launcher; or those of one kind of launcher."""
     found: dict[str, list[str]] = {}
     for row in read(folder / "jobs.jsonl"):
-        found.setdefault(row["launcher"], []).append(row["job"])
+        if by is None or json.loads(row["launcher"])["type"] == to_dict(by)["type"]:
+            found.setdefault(row["launcher"], []).append(row["job"])
     return [(from_dict(json.loads(text)), jobs) for text, jobs in found.items()]
 
 
