@@ -27,6 +27,8 @@ from lm.sweep.launchers.text import to_yaml
 from lm.sweep.launchers.tpu import GENERATIONS, TPU
 from lm.sweep.launchers.work import PROCESSES, STOPPED, Work
 
+thorough = settings(max_examples=200, deadline=None, derandomize=True)
+
 GOLDEN = Path(__file__).parent / "golden"
 MANIFEST = Path("/results/attention_ablation/manifest.jsonl")
 WORK = Work(name="attention-ablation", manifest=MANIFEST, workers=2, options=("--mesh", "fsdp=16"))
@@ -165,17 +167,13 @@ def test_skypilot_takes_the_tasks(tmp_path):
 # ---- what the text says -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30)
-@given(
-    name=st.from_regex(LABEL, fullmatch=True).filter(lambda name: len(name) < 200),
-    workers=st.sampled_from([1, 2, 11]),
-    hosts=st.sampled_from([1, 2, 64]),
-)
-def test_names_fit_and_lead_to_the_first_host(name, workers, hosts):
-    device = GPU(kind="nvidia-l4", hosts=hosts)
-    found = documents(replace(CPUS, {"device": device}).render(Work(name=name, manifest=MANIFEST, workers=workers)))
+@pytest.mark.parametrize("hosts", [1, 64])
+@pytest.mark.parametrize("name", ["a", "attention-ablation", "a" * 63, "attention-ablation-" * 9 + "smoke"])
+def test_names_fit_and_lead_to_the_first_host(name, hosts):
+    work = Work(name=name, manifest=MANIFEST, workers=2)
+    found = documents(replace(CPUS, {"device": GPU(kind="nvidia-l4", hosts=hosts)}).render(work))
     names = [document["metadata"]["name"] for document in found]
-    assert len(set(names)) == workers
+    assert len(set(names)) == work.workers
     for document, job_set in zip(found, names, strict=True):
         [job] = document["spec"]["replicatedJobs"]
         spec = job["template"]["spec"]
@@ -190,10 +188,19 @@ def test_names_fit_and_lead_to_the_first_host(name, workers, hosts):
             assert variables[PROCESSES] == str(hosts)
 
 
+@thorough
+@given(st.from_regex(LABEL, fullmatch=True), st.integers(12, 63))
+def test_a_name_is_kept_where_it_fits(name, room):
+    found = fitted(name, room)
+    assert LABEL.fullmatch(found) and len(found) <= room
+    assert (found == name) == (len(name) <= room)
+
+
+@thorough
 @given(st.text(min_size=1))
 def test_any_name_has_a_label_near_it(text):
-    assert LABEL.fullmatch(dns_label(text))
-    assert fitted(dns_label("a" + text), 20) == fitted(dns_label("a" + text), 20)
+    label = dns_label(text)
+    assert LABEL.fullmatch(label) and dns_label(label) == label
 
 
 def test_long_names_stay_apart():
@@ -208,6 +215,7 @@ CORE = re.compile(
 )
 
 
+@thorough
 @given(
     st.lists(
         st.text(alphabet="0123456789+-.eExo_: nullNtrueyfs\n#'\"", max_size=8) | st.from_regex(CORE, fullmatch=True)

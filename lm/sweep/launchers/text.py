@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # 1e-3 is text to YAML 1.1, which PyYAML writes, and a number to YAML 1.2, which others read: such text is quoted
-LIKE_A_NUMBER = re.compile(r"[-+.]?\d")
+LIKE_A_NUMBER = re.compile(r"[-+]?\.?\d")
 
 
 def to_yaml(documents: Sequence[Any], header: str) -> str:
