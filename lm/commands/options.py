@@ -35,7 +35,7 @@ class OnMachine(Shared):
     """Options of commands that train."""
 
     mesh: str = ""
-    """Devices to use, e.g. data=8 or fsdp=4,tensor=2. Empty: one device. Not part of what a run is."""
+    """Devices to use, e.g. data=8 or fsdp=4,tensor=2. Default: one, or all of processes that train together."""
     rules: str | None = None
     """How parameters are split: ddp, fsdp or fsdp_tp. Default: by the mesh."""
     log: tuple[str, ...] = ()
@@ -45,9 +45,11 @@ class OnMachine(Shared):
 
     def machine(self) -> Machine:
         from lm.sharding import layout
+        from lm.train import hosts
         from lm.train.loop import Machine
 
-        return Machine(layout=layout(self.mesh, self.rules), log=self.log, quiet=self.quiet)
+        mesh = self.mesh or (f"data={hosts.devices()}" if hosts.several() else "")
+        return Machine(layout=layout(mesh, self.rules), log=self.log, quiet=self.quiet)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ class Work(Doing):
             manifest.read(path),
             self.machine(),
             path.parent / "speeds.jsonl",
-            say=functools.partial(print, flush=True),
+            say=functools.partial(print, flush=True) if hosts.first() else lambda _: None,
             together=self.together,
             share=self.share,
             first=self.first,

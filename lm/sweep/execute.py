@@ -13,6 +13,7 @@ from typing import Literal
 
 from lm.sweep.manifest import Entry
 from lm.sweep.vectorise import vectorised_is_faster
+from lm.train import hosts
 from lm.train.folder import RunFolder
 from lm.train.group import Member, train_together
 from lm.train.lane import Machine, Stopped
@@ -20,6 +21,7 @@ from lm.train.lock import RunLocked
 from lm.train.loop import train
 
 Together = Literal["auto", "always", "never"]
+NOTHING, WAIT = -1, -2  # instead of the number of a run
 POLL = 2.0  # seconds between two looks at runs that others hold
 
 
@@ -58,6 +60,8 @@ class Worker:
     def work(self) -> Outcome:
         """Until every run is done, failed for good, or in others' hands. A request to stop raises Stopped."""
         before = sum(entry.status() == "done" for entry in self.entries)
+        if hosts.several():
+            return self._work_with_others(before)
         while True:
             busy: dict[str, str] = {}
             tried = 0
@@ -67,6 +71,26 @@ class Worker:
                 break
             if not tried:
                 time.sleep(POLL)
+        return self._outcome(before, busy)
+
+    def _work_with_others(self, before: int) -> Outcome:
+        """As one of several processes that train each run together: the first says which is next."""
+        order = list(range(len(self.entries)))
+        order = order[self.first % len(order) :] + order[: self.first % len(order)]
+        waiting: set[int] = set()  # those that other workers have
+        while True:
+            left = [i for i in order if self._open(self.entries[i])]
+            free = [i for i in left if i not in waiting]
+            choice = hosts.from_first(free[0] if free else WAIT if left and self.wait else NOTHING)
+            if choice == NOTHING:
+                return self._outcome(before, {})
+            if choice == WAIT:
+                time.sleep(POLL)
+                waiting.clear()
+            elif not self._do([self.entries[choice]], {}):
+                waiting.add(choice)
+
+    def _outcome(self, before: int, busy: dict[str, str]) -> Outcome:
         for entry in self.entries:
             if entry.folder.failed_for_good() and entry.id not in self._failed:
                 self._failed[entry.id] = f"{entry.planned.label}: {entry.folder.failure()}"
@@ -99,7 +123,8 @@ class Worker:
 
     def _do(self, part: Sequence[Entry], busy: dict[str, str]) -> int:
         """Trains runs at once; how many were really tried. What fails is said, and the rest goes on."""
-        part = [entry for entry in part if self._open(entry)]  # others may have done some since the list was made
+        if not hosts.several():  # others may have done some since the list was made
+            part = [entry for entry in part if self._open(entry)]
         if len(part) > 1:
             found = train_together([Member(e.planned.run, e.folder.path) for e in part], self.machine)
             return sum(self._note(entry, result, busy) for entry, result in zip(part, found, strict=True))

@@ -26,6 +26,16 @@ def join(distributed: bool = False) -> None:
         jax.distributed.initialize()
 
 
+def several() -> bool:
+    """Whether a run is trained by more than one process."""
+    return jax.process_count() > 1
+
+
+def devices() -> int:
+    """Devices of all processes."""
+    return jax.device_count()
+
+
 def first() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
@@ -33,7 +43,7 @@ def first() -> bool:
 
 def any_of(mine: bool) -> bool:
     """True on every process if it is on one. Every process must ask at the same place."""
-    if jax.process_count() == 1:
+    if not several():
         return mine
     from jax.experimental import multihost_utils
 
@@ -42,7 +52,7 @@ def any_of(mine: bool) -> bool:
 
 def from_first(value: int) -> int:
     """The first process's number, on every process."""
-    if jax.process_count() == 1:
+    if not several():
         return value
     from jax.experimental import multihost_utils
 
@@ -58,7 +68,7 @@ def on_first(act: Callable[[], Any]) -> Any:
             found = act()
         except Exception as caught:
             error = caught
-    if jax.process_count() > 1 and any_of(error is not None) and error is None:
+    if several() and any_of(error is not None) and error is None:
         raise PeerFailed("the first process of this run couldn't go on; its log says why")
     if error is not None:
         raise error

@@ -16,6 +16,7 @@ from lm.config import dumps
 from lm.data import Dataset
 from lm.errors import UserError
 from lm.sharding import Layout, layout
+from lm.train import hosts
 from lm.train.checkpoint import Checkpoints
 from lm.train.folder import RunFolder
 from lm.train.lock import Lease, LeaseLost, lock
@@ -54,23 +55,25 @@ class Machine:
 class Lane:
     """A run that this process holds, from where its newest checkpoint left it. `error`: why it goes no further."""
 
-    def __init__(self, run: Run, home: RunFolder, dataset: Dataset, lease: Lease, machine: Machine) -> None:
+    def __init__(self, run: Run, home: RunFolder, dataset: Dataset, lease: Lease | None, machine: Machine) -> None:
         self.run, self.home, self.dataset, self.lease = run, home, dataset, lease
         self.error: Exception | None = None
         self.checkpoints = Checkpoints(home.checkpoints, keep=run.record.keep)
-        self.rows = Rows(home.rows)
+        self.rows = Rows(home.rows) if hosts.first() else None  # of several processes one writes
         self.rewind()
-        self.writers = [writer(name, home.path) for name in machine.log]
+        self.writers = [writer(name, home.path) for name in machine.log] if hosts.first() else []
 
     def rewind(self) -> None:
         """Back to the newest checkpoint, to be trained from there again."""
-        self.step = self.checkpoints.latest() or 0
-        self.rows.truncate_after(self.step)
+        self.step = hosts.from_first(self.checkpoints.latest() or 0)
+        if self.rows is not None:
+            self.rows.truncate_after(self.step)
 
     def close(self) -> None:
         for open_writer in self.writers:
             open_writer.close()
-        self.rows.close()
+        if self.rows is not None:
+            self.rows.close()
         self.checkpoints.close()
 
     def state(self, program: Program) -> State:
@@ -111,32 +114,44 @@ class Lane:
             )
 
     def write(self, row: dict[str, Any]) -> None:
-        self.lease.check()
+        if self.rows is None:
+            return
+        self._check_lease()
         row["tokens"] = row["step"] * self.run.data.batch * self.run.data.length
         self.rows.append(row)
         for open_writer in self.writers:
             open_writer.write(row)
 
     def save(self, step: int, state: State) -> None:
-        self.lease.check()
-        self.rows.sync()
+        self._check_lease()
+        if self.rows is not None:
+            self.rows.sync()
         self.checkpoints.save(step, state, dumps(self.run))
 
     def finish(self) -> None:
         self.checkpoints.wait()
-        self.lease.check()
+        hosts.on_first(self._finish)
+
+    def _finish(self) -> None:
+        self._check_lease()
         self.home.finish(self._result())
+
+    def _check_lease(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
 
     def fail(self, error: Exception) -> None:
         """Goes no further; says why in the folder, unless that is another's by now or the run was only stopped."""
         self.error = error
+        if not hosts.first():
+            return
         if isinstance(error, Stopped | Pruned):
             self.home.retry()
         elif not isinstance(error, LeaseLost):
             self.home.fail(error)
 
     def _result(self) -> dict[str, Any]:
-        rows = read(self.rows.path)
+        rows = read(self.home.rows)
         last = [row for row in rows if row["split"] == "heldout"][-1]
         speeds = [row["tokens_per_second"] for row in rows if row.get("tokens_per_second") is not None]
         return {
@@ -156,16 +171,19 @@ def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
 
     Raises RunLocked if another process has it, RunError and DataError if folder or data don't fit the run.
     """
-    with lock(home.path) as lease:
+    with contextlib.ExitStack() as held:
+        lease = hosts.on_first(lambda: held.enter_context(lock(home.path)))
         dataset = data.load(run.data)
         if dataset.vocab > run.model.vocab:
             raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
-        home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, {**_origin(Path.cwd()), "time": clock()})
+        origin = {**_origin(Path.cwd()), "time": clock()}
+        hosts.on_first(lambda: home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, origin))
         try:
             lane = Lane(run, home, dataset, lease, machine)
-            home.count_try(lane.step, machine.tries)
+            hosts.on_first(lambda: home.count_try(lane.step, machine.tries))
         except Exception as error:
-            home.fail(error)
+            if hosts.first():
+                home.fail(error)
             raise
         try:
             yield lane

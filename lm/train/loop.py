@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lm import data, launch
-from lm.train import peak
+from lm.train import hosts, peak
 from lm.train.fleet import Alone, Fleet
 from lm.train.folder import RunFolder
 from lm.train.lane import Diverged, Lane, Machine, Pruned, Stopped, opened
@@ -31,13 +31,13 @@ def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[
     """
     home, machine = RunFolder(Path(folder)), machine or Machine()
     home.check(run, data.fingerprint(run.data))
-    if home.status() == "done":
+    if hosts.from_first(home.status() == "done"):
         return home.result()
     with StopRequest() as stop, opened(run, home, machine) as lane:
         Trainer([lane], Alone(run, machine.layout), machine).run_to_end(stop)
         if lane.error is not None:
             raise lane.error
-    if stop.requested:
+    if hosts.any_of(stop.requested):
         raise Stopped(f"stopped after the last step of {home.path}, which is done")
     return home.result()
 
@@ -67,9 +67,9 @@ class Trainer:
 
     def _train(self, stop: StopRequest) -> None:
         steps, record = self.run.train.steps, self.run.record
-        hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+        mine = {"host": jax.process_index(), "hosts": jax.process_count()}
         state = self.engine.start(self.lanes)
-        sources = [lane.dataset.batches(start=self.step, **hosts) for lane in self.lanes]
+        sources = [lane.dataset.batches(start=self.step, **mine) for lane in self.lanes]
         pending = None
         while self.step < steps and self.alive:
             count = self._next_dispatch()
@@ -79,17 +79,18 @@ class Trainer:
                 self._report(*pending)
             pending = (self.step, metrics, batches)
             self.step += count
+            stopping = hosts.any_of(stop.requested)
             evaluates = self.step in self.evaluations
             saves = record.checkpoint_every is not None and self.step % record.checkpoint_every == 0
-            if evaluates or saves or stop.requested or self.step == steps:
+            if evaluates or saves or stopping or self.step == steps:
                 self._report(*pending)  # a NaN must be seen before anything is saved
                 pending = None
                 with self.clock.paused():
                     if evaluates:
                         self._evaluate(state)
-                    if saves or stop.requested or self.step == steps:
+                    if saves or stopping or self.step == steps:
                         self._save(state)
-            if stop.requested and self.step < steps:
+            if stopping and self.step < steps:
                 self._each(self._stopped)
 
     @property
@@ -104,6 +105,8 @@ class Trainer:
                     act(lane, index)
                 except Exception as error:  # whatever it is, it must not end the others
                     lane.fail(error)
+                if hosts.any_of(lane.error is not None) and lane.error is None:
+                    lane.fail(hosts.PeerFailed("another process of this run couldn't go on; its log says why"))
 
     def _next_dispatch(self) -> int:
         """How many steps to do next: as many as are compiled together, but not past an evaluation or a checkpoint."""
