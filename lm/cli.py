@@ -11,7 +11,7 @@ from tyro.conf import subcommand
 from lm.commands.inspect import Config, Cost, Doctor
 from lm.commands.sweep import Sweep
 from lm.commands.train import Train
-from lm.commands.trained import Eval, Generate
+from lm.commands.trained import Eval, Generate, Verify
 from lm.errors import UserError
 
 Command = (
@@ -19,6 +19,7 @@ Command = (
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Verify, subcommand("verify")]
     | Annotated[Config, subcommand("config")]
     | Annotated[Cost, subcommand("cost")]
     | Annotated[Doctor, subcommand("doctor")]

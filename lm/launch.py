@@ -15,7 +15,7 @@ ALLOCATOR = "glibc.malloc.hugetlb=1"
 # Collectives run beside computation. XLA ends a process that gives it a flag it doesn't know: a test asks it.
 GPU_FLAGS = ("--xla_gpu_enable_latency_hiding_scheduler=true",)
 GPU_MEMORY = "0.92"  # the share of a GPU's memory that JAX takes; its own default of 0.75 leaves the rest unused
-COMPUTE = ("train", "sweep", "generate", "eval")  # commands that are worth starting anew for it
+COMPUTE = ("train", "sweep", "generate", "eval", "verify")  # commands that are worth starting anew for it
 
 
 def main() -> None:

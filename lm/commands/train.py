@@ -11,9 +11,10 @@ from lm.config import override
 
 @dataclass(frozen=True, kw_only=True)
 class Train(OfExperiment, OnMachine):
-    """Train the base run of an experiment file, or continue it.
+    """Train the base run of an experiment file, or continue it; or do the run of another folder again.
 
     lm train experiments/attention_ablation.py train.steps=100 model.block.mixer.kv_heads=2
+    lm train /elsewhere/runs/ID
     """
 
     out: str | None = None
@@ -22,10 +23,12 @@ class Train(OfExperiment, OnMachine):
     def __call__(self) -> int:
         from lm import data
         from lm.sweep import file
+        from lm.train.folder import RunFolder
         from lm.train.loop import Stopped, train
 
-        found = file.load(self.file, self.preset)
-        base = override(found.experiment.base, self.overrides)
+        given = Path(self.file)
+        base = RunFolder(given).config() if given.is_dir() else file.load(given, self.preset).experiment.base
+        base = override(base, self.overrides)
         name = base.id(data.fingerprint(base.data))
         folder = Path(self.out) if self.out else Path(self.results) / "runs" / name
         try:

@@ -90,6 +90,29 @@ class Eval(Shared):
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verify(Shared):
+    """Do some steps of a run again and compare them with what was written then, to the bit.
+
+    lm verify results/runs/ID --steps 50
+    """
+
+    run: RunPath
+    """The run's folder."""
+    steps: int = 20
+    """How many steps to do again, from the oldest checkpoint that has steps after it, or from the start."""
+    mesh: str = ""
+    """Devices, as they were when the run was done."""
+
+    def __call__(self) -> int:
+        from lm.sharding import layout
+        from lm.train.verify import verify
+
+        verdict = verify(self.run, self.steps, layout(self.mesh))
+        print(verdict.text())
+        return 0 if verdict.equal else 1
+
+
 def growing(decode: Callable[[list[int]], str], tokens: Iterable[int | None]) -> Iterator[str]:
     """The text that each token adds; a character that isn't whole yet waits for its other tokens."""
     made: list[int] = []

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from lm.commands.options import OnMachine
+
+if TYPE_CHECKING:
+    from lm.train.lane import Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,9 @@ class Doing(OnMachine):
     """Train runs that differ only in numbers as one program: always, never, or where that was measured to be faster."""
     tries: int = 3
     """How often a run may die at the same step before it counts as failed."""
+
+    def machine(self) -> Machine:
+        return dataclasses.replace(super().machine(), tries=self.tries)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,6 +97,10 @@ class RunFolder:
         """The fingerprint of the data that the run was begun with."""
         return self._provenance()["data"]
 
+    def starts(self) -> list[dict[str, Any]]:
+        """Where each start of the run came from (see `lm.train.provenance`)."""
+        return self._provenance()["starts"]
+
     def result(self) -> dict[str, Any]:
         """The numbers of a finished run."""
         return json.loads((self.path / "result.json").read_text())

@@ -58,6 +58,7 @@ class Lane:
     def __init__(self, run: Run, home: RunFolder, dataset: Dataset, lease: Lease | None, machine: Machine) -> None:
         self.run, self.home, self.dataset, self.lease = run, home, dataset, lease
         self.error: Exception | None = None
+        self.together = 1  # runs that its program has
         self.checkpoints = Checkpoints(home.checkpoints, keep=run.record.keep)
         self.rows = Rows(home.rows) if hosts.first() else None  # of several processes one writes
         self.rewind()
@@ -160,6 +161,7 @@ class Lane:
             "heldout_accuracy": last["accuracy"],
             "tokens": self.run.tokens,
             "flops": self.run.flops,
+            "together": self.together,
             "tokens_per_second": median(speeds) if speeds else None,
             "seconds": sum(row["seconds"] for row in rows if row.get("seconds") is not None),
         }

@@ -51,6 +51,8 @@ class Trainer:
     def __init__(self, lanes: Sequence[Lane], engine: Alone | Fleet, machine: Machine) -> None:
         self.lanes, self.engine, self.machine = list(lanes), engine, machine
         self.run, self.step = lanes[0].run, lanes[0].step  # they have these in common
+        for lane in lanes:
+            lane.together = len(lanes)
         self.evaluations = self.run.evaluation_steps()
         self.compiling = True  # until the first step is done
         self.clock = Clock(self.run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0], len(lanes))
