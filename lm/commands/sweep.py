@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ from lm.errors import UserError
 if TYPE_CHECKING:
     from lm.sharding import Layout
     from lm.sweep.file import ExperimentFile
-    from lm.sweep.launchers.base import Launcher
+    from lm.sweep.launchers.base import Launcher, Rendered
     from lm.sweep.launchers.work import Work as Asked
     from lm.sweep.manifest import Entry
 
@@ -132,11 +133,14 @@ class RunSweep(OfExperiment, Doing):
 
     def _elsewhere(self, found: ExperimentFile, entries: tuple[Entry, ...], folder: Path) -> int | None:
         from lm.commands.watch import live
+        from lm.sweep.launchers.base import Rendered
         from lm.sweep.supervise import supervise
 
         launcher = _launcher(self.on)
+        if isinstance(launcher, Rendered):
+            raise UserError(f"{type(launcher).__name__} can't be waited for; use lm sweep submit")
         with live(found.name) as watch:
-            supervise(launcher, _work(self, found, folder), entries, watch)
+            supervise(launcher, _work(self, found, folder, launcher), entries, watch)
         return None
 
 
@@ -155,8 +159,9 @@ class Submit(Costed, Doing):
     """Worker processes, each with the cores, GPUs or nodes that the launcher gives it."""
 
     def __call__(self) -> int:
+        from lm.files import write_atomically
         from lm.sweep import estimate, manifest
-        from lm.sweep.launchers.base import submit
+        from lm.sweep.launchers.base import Rendered, submit
 
         found, entries, folder = self.experiment()
         launcher = _launcher(self.on)
@@ -173,25 +178,34 @@ class Submit(Costed, Doing):
             if beyond:
                 raise UserError(f"this takes {beyond}; nothing was submitted")
         manifest.write(entries, folder / "manifest.jsonl")
-        for job in submit(launcher, _work(self, found, folder)):
-            print(job)
+        work = _work(self, found, folder, launcher)
+        if isinstance(launcher, Rendered):
+            path = folder / f"{type(launcher).__name__.lower()}.yaml"
+            write_atomically(path, launcher.render(work))
+            print(f"{path} starts {work.workers} workers for {len(left)} runs; they look for {work.manifest}:")
+            print(shlex.join(launcher.apply(work, str(path))))
+            return 0
+        for one in submit(launcher, work):
+            print(f"worker {one.worker}: {one.job}")
         print(f"{len(left)} runs to do; lm sweep status {found.path} shows how they get on")
         return 0
 
 
-def _launcher(text: str) -> Launcher:
+def _launcher(text: str) -> Launcher | Rendered:
     """The launcher that `--on` names. Raises UserError where it can't work."""
     from lm.literals import read
-    from lm.sweep.launchers import base, local, slurm  # noqa: F401  (that they are known)
+    from lm.sweep.launchers import base, gke, local, skypilot, slurm  # noqa: F401  (that they are known)
 
-    launcher = read(text, base.Launcher, "--on")
-    why = launcher.ready()
+    launcher = read(text, base.Launcher | base.Rendered, "--on")
+    why = launcher.ready() if isinstance(launcher, base.Launcher) else None
     if why:
         raise UserError(f"--on {text}: {why}")
     return launcher
 
 
-def _work(command: RunSweep | Submit, found: ExperimentFile, folder: Path) -> Asked:
+def _work(command: RunSweep | Submit, found: ExperimentFile, folder: Path, launcher: Launcher | Rendered) -> Asked:
+    from lm.sweep.launchers.base import Rendered
+    from lm.sweep.launchers.names import dns_label
     from lm.sweep.launchers.work import Work
 
     given = {
@@ -199,12 +213,14 @@ def _work(command: RunSweep | Submit, found: ExperimentFile, folder: Path) -> As
         "--rules": command.rules,
         "--together": command.together,
         "--tries": str(command.tries),
-        "--share": str(command.workers),
     }
     options = [part for name, value in given.items() if value for part in (name, value)]
     options += ["--log", *command.log] if command.log else []
-    manifest = str((folder / "manifest.jsonl").absolute())
-    return Work(name=found.name, manifest=manifest, workers=command.workers, options=(*options, "--quiet"))
+    manifest = (folder / "manifest.jsonl").absolute()
+    if isinstance(launcher, Rendered):
+        manifest = launcher.seen(manifest)
+    name = dns_label(found.name)
+    return Work(name=name, manifest=manifest, workers=command.workers, options=(*options, "--quiet"))
 
 
 @dataclass(frozen=True, kw_only=True)

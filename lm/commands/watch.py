@@ -45,7 +45,7 @@ class Status(OfSweep):
     """Stay, and show it live until all is done."""
 
     def __call__(self) -> int:
-        from lm.sweep.launchers.base import states
+        from lm.sweep.launchers.base import running
         from lm.sweep.status import state
 
         name, entries, folder = self.sweep()
@@ -60,9 +60,9 @@ class Status(OfSweep):
         now = state(entries)
         print(table([run.row() for run in now.runs], COLUMNS))
         print(f"\n{name}: {now.line()}")
-        jobs = list(states(folder).values())
+        jobs = running(folder)
         if jobs:
-            print("workers: " + ", ".join(f"{jobs.count(what)} {what}" for what in dict.fromkeys(jobs)))
+            print(f"workers: {len(jobs)} ({', '.join(one.job for one in jobs)})")
         return 0
 
 
@@ -71,15 +71,13 @@ class Cancel(OfSweep):
     """Ask every worker of the sweep to save and end. lm sweep submit or run goes on later."""
 
     def __call__(self) -> int:
-        from lm.sweep.launchers.base import submitted
+        from lm.sweep.launchers.base import running
 
         name, _, folder = self.sweep()
-        asked = 0
-        for launcher, jobs in submitted(folder):
-            running = [job for job, what in launcher.poll(jobs).items() if what != "ended"]
-            launcher.cancel(running)
-            asked += len(running)
-        print(f"{name}: asked {asked} workers to save and end")
+        jobs = running(folder)
+        for one in jobs:
+            one.launcher.cancel([one.job])
+        print(f"{name}: asked {len(jobs)} workers to save and end")
         return 0
 
 

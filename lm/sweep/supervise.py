@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from lm.errors import UserError
-from lm.sweep.launchers.base import Launcher, submit, submitted
+from lm.sweep.launchers.base import Launcher, alive, running, submit
 from lm.sweep.launchers.work import Work
 from lm.sweep.manifest import Entry
 from lm.sweep.status import SweepState, state
@@ -28,7 +27,7 @@ def supervise(
 
     Nothing depends on this process: killed and started again, it finds the workers that are there.
     """
-    jobs = _running(launcher, [job for _, jobs in submitted(Path(work.manifest).parent, launcher) for job in jobs])
+    mine = {one.worker: one for one in running(work.manifest.parent) if type(one.launcher) is type(launcher)}
     done, fruitless = -1, 0
     try:
         while True:
@@ -36,9 +35,9 @@ def supervise(
             watch(now)
             if not any(_open(entry) for entry in entries):
                 return now
-            running = _running(launcher, jobs)
-            missing = work.workers - len(running)
-            if missing > 0:
+            mine = {one.worker: one for one in alive(list(mine.values()))}
+            missing = tuple(number for number in range(work.workers) if number not in mine)
+            if missing:
                 finished = now.counts.get("done", 0) + now.counts.get("failed", 0)
                 fruitless = 0 if finished > done else fruitless + 1
                 done = finished
@@ -47,15 +46,11 @@ def supervise(
                         f"workers ended {fruitless} times in a row without one run more being done; "
                         f"their logs, beside {work.manifest}, say why"
                     )
-                jobs = running + submit(launcher, replace(work, workers=missing))
+                mine |= {one.worker: one for one in submit(launcher, replace(work, only=missing))}
             time.sleep(POLL)
     except (KeyboardInterrupt, NoProgress):
-        launcher.cancel(jobs)
+        launcher.cancel([one.job for one in mine.values()])
         raise
-
-
-def _running(launcher: Launcher, jobs: Sequence[str]) -> list[str]:
-    return [job for job, what in launcher.poll(jobs).items() if what != "ended"]
 
 
 def _open(entry: Entry) -> bool:

@@ -11,6 +11,7 @@ Taking over is a folder made in the dead lease's name, which the file system giv
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -104,6 +105,11 @@ class Lease:
         except FileExistsError:
             return False
         except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise UserError(
+                    f"the file system of {self.path.parent} has no hard links, so nothing can say who holds a run; "
+                    "use one that has, such as a local disk, NFS or Lustre"
+                ) from error
             raise UserError(f"can't write to the run folder {self.path.parent}: {error.strerror}") from error
         finally:
             whole.unlink(missing_ok=True)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 from lm.config import ConfigError, config
+from lm.sweep.launchers.base import Rendered
 from lm.sweep.launchers.names import LONGEST, fitted
 from lm.sweep.launchers.storage import Bucket, Volume, check_seen
 from lm.sweep.launchers.text import to_yaml
@@ -63,7 +65,7 @@ class GPU:
 
 
 @config
-class GKE:
+class GKE(Rendered):
     """What every worker gets. `render` gives the text for `kubectl apply -f`."""
 
     image: str
@@ -121,8 +123,10 @@ class GKE:
         )
         return to_yaml([self._job_set(work, name, number) for number in range(work.workers)], header)
 
-    def submit(self, path: str) -> tuple[str, ...]:
-        """The command that submits what `render` gave, written to a file."""
+    def seen(self, manifest: Path) -> Path:
+        return self.results.seen(manifest)
+
+    def apply(self, work: Work, path: str) -> tuple[str, ...]:
         return ("kubectl", "apply", "-f", path)
 
     def _job_set(self, work: Work, instance: str, number: int) -> dict[str, Any]:

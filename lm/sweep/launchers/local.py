@@ -22,19 +22,19 @@ class Local(Launcher):
     are divided equally. What they say is in logs/ beside the manifest."""
 
     def submit(self, work: Work) -> list[str]:
-        logs = Path(work.manifest).parent / "logs"
+        logs = work.manifest.parent / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        return [self._start(work, index, logs) for index in range(work.workers)]
+        return [self._start(work, number, logs) for number in work.numbers]
 
-    def _start(self, work: Work, index: int, logs: Path) -> str:
-        command = [sys.executable, "-m", *work.command, "--first", str(index)]
+    def _start(self, work: Work, number: int, logs: Path) -> str:
+        command = [sys.executable, "-m", *work.worker(number)]
         gpus = visible_gpus()
         environment = dict(os.environ)
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         else:
-            command += ["--cores", ",".join(map(str, cores(index, work.workers)))]
-        with (logs / f"worker-{index}.log").open("ab") as out:
+            command += ["--cores", ",".join(map(str, cores(number, work.workers)))]
+        with (logs / f"worker-{number}.log").open("ab") as out:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

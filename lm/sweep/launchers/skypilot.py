@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 from lm.config import ConfigError, config
 from lm.errors import unknown
+from lm.sweep.launchers.base import Rendered
 from lm.sweep.launchers.names import LONGEST, fitted
 from lm.sweep.launchers.storage import Bucket, Volume, check_seen
 from lm.sweep.launchers.text import to_yaml
@@ -36,8 +38,8 @@ fi"""
 
 
 @config
-class SkyPilot:
-    """What every worker gets. `render` gives a task for `sky jobs launch`, `submit` that command."""
+class SkyPilot(Rendered):
+    """What every worker gets. `render` gives a task for `sky jobs launch`, `apply` that command."""
 
     infra: str
     """Where: cloud, or cloud/region, or cloud/region/zone, e.g. gcp/us-central1, kubernetes, kubernetes/my-context,
@@ -100,11 +102,13 @@ class SkyPilot:
         if self.image is None:
             task["setup"] = self._setup()
         task["run"] = self._run(work)
-        header = f"A worker of the sweep {work.name}.\n{shlex.join(self.submit(work, 'THIS_FILE'))}"
+        header = f"A worker of the sweep {work.name}.\n{shlex.join(self.apply(work, 'THIS_FILE'))}"
         return to_yaml([task], header)
 
-    def submit(self, work: Work, path: str) -> tuple[str, ...]:
-        """The command that starts the workers by what `render` gave, written to a file."""
+    def seen(self, manifest: Path) -> Path:
+        return manifest if self.results is None else self.results.seen(manifest)
+
+    def apply(self, work: Work, path: str) -> tuple[str, ...]:
         return ("sky", "jobs", "launch", "--num-jobs", str(work.workers), path)
 
     def _resources(self) -> dict[str, Any]:

@@ -64,13 +64,9 @@ class Slurm(Launcher):
         return f"Slurm doesn't answer: {done.stderr.strip()}" if done.returncode else None
 
     def submit(self, work: Work) -> list[str]:
-        executor = self._executor(Path(work.manifest).absolute().parent / "slurm", work.workers)
-        extra = ("--distributed",) if self.nodes > 1 else ()
+        executor = self._executor(work.manifest.absolute().parent / "slurm", work.workers)
         with executor.batch():
-            jobs = [
-                executor.submit(Supervised((*work.command, "--first", str(index), *extra)))
-                for index in range(work.workers)
-            ]
+            jobs = [executor.submit(Supervised(work.worker(number, self.nodes))) for number in work.numbers]
         return [job.job_id for job in jobs]
 
     def _executor(self, folder: Path, workers: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from lm.config import ConfigError, config
@@ -9,18 +10,29 @@ from lm.sweep.launchers.work import LaunchError, Work
 
 
 @config
-class Volume:
-    """A volume that many machines may write to at once (Kubernetes: access mode ReadWriteMany, e.g. Filestore)."""
+class Storage:
+    """A folder that is mounted on every worker's machine."""
 
-    name: str
     mount: str = "/results"
 
     def __post_init__(self) -> None:
-        _check_mount(self.mount)
+        if not self.mount.startswith("/") or self.mount == "/" or ":" in self.mount or ".." in self.mount:
+            raise ConfigError(f"mount must be an absolute path other than '/', like /results, got '{self.mount}'")
+
+    def seen(self, manifest: Path) -> Path:
+        """Where a manifest RESULTS/NAME/manifest.jsonl is found there."""
+        return Path(self.mount, *manifest.parts[-2:])
 
 
 @config
-class Bucket:
+class Volume(Storage):
+    """A volume that many machines may write to at once (Kubernetes: access mode ReadWriteMany, e.g. Filestore)."""
+
+    name: str
+
+
+@config
+class Bucket(Storage):
     """A bucket of an object store, or a folder of one, that each worker's machine mounts as a folder.
 
     Such a folder knows no hard links and no locks between machines. A worker that needs them to hold a run ends with
@@ -29,10 +41,9 @@ class Bucket:
 
     url: str
     """gs://bucket or gs://bucket/folder; s3:// and others where the engine knows them."""
-    mount: str = "/results"
 
     def __post_init__(self) -> None:
-        _check_mount(self.mount)
+        super().__post_init__()
         parts = urlsplit(self.url)
         if not parts.scheme or not parts.netloc or parts.query or parts.fragment:
             raise ConfigError(f"Bucket.url must be like gs://bucket or gs://bucket/folder, got '{self.url}'")
@@ -57,8 +68,3 @@ def check_seen(work: Work, storage: Volume | Bucket) -> None:
             f"the workers would not find the manifest {work.manifest}: the results are mounted at {storage.mount}, "
             f"so it must be given as {storage.mount}/NAME/manifest.jsonl"
         )
-
-
-def _check_mount(path: str) -> None:
-    if not path.startswith("/") or path == "/" or ":" in path or ".." in path:
-        raise ConfigError(f"mount must be an absolute path other than '/', like /results, got '{path}'")

@@ -33,16 +33,23 @@ class LaunchError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Workers of one sweep. `manifest` is a path as the workers see it; `options` follow it on their command line."""
+    """Workers of one sweep. `manifest` is a path as the workers see it; `options` follow it on their command line.
+    only: the numbers of those that are to be started, where the others are there already."""
 
     name: str
     manifest: Path
     workers: int = 1
     options: tuple[str, ...] = ()
+    only: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise LaunchError(f"a sweep needs at least one worker, got workers={self.workers}")
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The workers to start, by number."""
+        return tuple(range(self.workers)) if self.only is None else self.only
 
     @property
     def command(self) -> tuple[str, ...]:
