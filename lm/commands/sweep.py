@@ -194,10 +194,10 @@ class Submit(Costed, Doing):
 def _launcher(text: str) -> Launcher | Rendered:
     """The launcher that `--on` names. Raises UserError where it can't work."""
     from lm.literals import read
-    from lm.sweep.launchers import base, gke, local, skypilot, slurm  # noqa: F401  (that they are known)
+    from lm.sweep.launchers import Launcher, Rendered
 
-    launcher = read(text, base.Launcher | base.Rendered, "--on")
-    why = launcher.ready() if isinstance(launcher, base.Launcher) else None
+    launcher = read(text, Launcher | Rendered, "--on")
+    why = launcher.ready() if isinstance(launcher, Launcher) else None
     if why:
         raise UserError(f"--on {text}: {why}")
     return launcher

@@ -145,5 +145,5 @@ def _submitit() -> Any:
         import submitit
         import submitit.helpers
     except ImportError:
-        raise UserError("submitit isn't installed; install it with: pip install 'lm[slurm]'") from None
+        raise UserError("submitit isn't installed; install it with: pip install submitit") from None
     return submitit
