@@ -8,7 +8,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import subcommand
 
+from lm.commands.board import Board
 from lm.commands.inspect import Config, Cost, Doctor
+from lm.commands.results import Results
 from lm.commands.sweep import Sweep
 from lm.commands.train import Train
 from lm.commands.trained import Eval, Generate, Verify
@@ -17,6 +19,8 @@ from lm.errors import UserError
 Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Results, subcommand("results")]
+    | Annotated[Board, subcommand("board")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Verify, subcommand("verify")]

@@ -36,7 +36,7 @@ def test_experiment(path, tmp_path, monkeypatch, capsys):
     assert end.value.code == 0, err
     (folder,) = tmp_path.glob(f"{path.stem}-smoke-*")  # the last part is of the overrides
     assert (folder / "report.html").stat().st_size > 10_000
-    experiment = file.load(relative).experiment
+    experiment = file.load(relative, "smoke", overrides).experiment
     for arm in experiment.arms_resolved():
         assert arm in out
 

@@ -31,6 +31,10 @@ from lm.nn import Llama3Scaling, Mask, RoPE, YaRN, gqa, mha, param
 from lm.objectives import NextToken
 from lm.sharding import ShardingRules
 from lm.sweep.experiment import Ablation, Sweep
+from lm.sweep.launchers import GKE, GPU, TPU, Bucket, SkyPilot, Slurm, Volume
+from lm.sweep.launchers.work import Work
+from lm.sweep.noise import SeedNoise
+from lm.sweep.transfer import LRTransfer
 from lm.train import (
     WSD,
     Adafactor,
@@ -41,6 +45,7 @@ from lm.train import (
     Linear,
     Lion,
     Muon,
+    MuP,
     Recording,
     Run,
     Schedule,
@@ -95,6 +100,12 @@ def see_optimizer(optimizer: Any) -> Any:
         return rule.update(params, rule.init(params), params)
 
     return text_of(update, params)
+
+
+def see_parametrization(rule: MuP) -> Any:
+    """What it makes of a model, and of the rates of its parameters."""
+    axes = {"matrix": ("embed", "mlp"), "head": ("vocab", "embed")}
+    return repr(rule.of(MODELS["gqa"])), rule.factors(axes, MODELS["gqa"], AdamW())
 
 
 def see_schedule(schedule: Schedule) -> Any:
@@ -161,6 +172,14 @@ def see_experiment(experiment: Any) -> Any:
     return planned, timed
 
 
+def see_rendered(launcher: Any) -> Any:
+    return launcher.render(Work(name="a", manifest=Path("/results/a/manifest.jsonl")))
+
+
+def see_slurm(launcher: Slurm) -> Any:
+    return launcher.parameters("a", workers=3)
+
+
 def see_run(run: Run) -> Any:
     """What a trained run leaves: its rows without times, and its checkpoints."""
     folder = Path(_scratch("run"))
@@ -223,6 +242,22 @@ def wide_heads(scaling: Any) -> Decoder:
     return replace(MODELS["gqa"], {"layers": 1, "block.mixer": mixer})
 
 
+def rendered() -> tuple[Any, ...]:
+    """Launchers that write what an engine reads, one with each device and each place for results."""
+    volume, bucket = Volume(name="results"), Bucket(url="gs://results")
+    devices = (TPU(kind="v5e", topology="2x4"), GPU(kind="nvidia-l4"), None)
+    places = (volume, bucket, volume)
+    pairs = zip(devices, places, strict=True)
+    return (
+        *(GKE(image="a", results=place, device=device, cpu=8, memory="8Gi", queue="a") for device, place in pairs),
+        SkyPilot(infra="gcp", results=bucket),
+        SkyPilot(infra="kubernetes", results=volume, packages=()),
+    )
+
+
+RATES = (1e-3, 1e-2, 1e-1)
+
+
 @cache
 def bases() -> tuple[Base, ...]:
     text, jsonl, parquet = corpora()
@@ -246,6 +281,7 @@ def bases() -> tuple[Base, ...]:
             for scaling in (YaRN(factor=4.0, original_length=4096), Llama3Scaling())
         ),
         *(Base(optimizer, see_optimizer) for optimizer in optimizers),
+        Base(MuP(base_width=4), see_parametrization),
         *(Base(schedule, see_schedule) for schedule in schedules),
         Base(training, see_step),
         Base(data, see_data),
@@ -258,12 +294,33 @@ def bases() -> tuple[Base, ...]:
         Base(Sweep(base=run, points=({"seed": 1}, {"seed": 2})), see_experiment),
         Base(replace(matched, {"match": None, "decode_contexts": (4,)}), see_experiment),
         Base(matched, see_experiment),
+        Base(LRTransfer(base=replace(run, {"model": MODELS["mha"]}), widths=(8, 16), rates=RATES), see_experiment),
+        Base(SeedNoise(base=run, variant={"train.clip": None}, seeds=3, crossed=2), see_experiment),
         Base(run, see_run),
+        *(Base(launcher, see_rendered) for launcher in rendered()),
+        Base(Slurm(), see_slurm),
     )
 
 
 # Values that a type alone doesn't give: (class, field) -> what to try.
 HINTS: dict[tuple[str, str], list[Any]] = {
+    ("TPU", "topology"): ["4x4"],
+    ("TPU", "chips_per_host"): [4],
+    ("GPU", "kind"): ["nvidia-b200"],
+    ("GKE", "memory"): ["16Gi"],
+    ("GKE", "env"): [{"A": "b"}],
+    ("Bucket", "url"): ["gs://other"],
+    ("Bucket", "mount"): ["/elsewhere"],
+    ("Volume", "mount"): ["/elsewhere"],
+    ("SkyPilot", "infra"): ["aws"],
+    ("SkyPilot", "accelerators"): ["H100:8"],
+    ("SkyPilot", "cpus"): ["8+"],
+    ("SkyPilot", "memory"): ["32+"],
+    ("SkyPilot", "image"): ["a"],
+    ("SkyPilot", "packages"): [("a",)],
+    ("SkyPilot", "env"): [{"A": "b"}],
+    ("Slurm", "setup"): [("module load cuda",)],
+    ("Slurm", "more"): [{"qos": "low"}],
     ("Attention", "position"): [None],
     ("Attention", "qk_norm"): [None],
     ("Adafactor", "factored_from"): [100],
@@ -273,6 +330,10 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Ablation", "at"): ["model.block.mixer.position"],
     ("Ablation", "adjust"): ["model.block.mixer.head_width"],
     ("Ablation", "arms"): [{"a": mha(4), "b": mha(4, window=2)}],
+    ("Training", "parametrization"): [MuP(base_width=4)],
+    ("LRTransfer", "widths"): [(4, 16)],
+    ("LRTransfer", "rates"): [(1e-3, 2e-3, 4e-3)],
+    ("SeedNoise", "variant"): [{"train.clip": 0.5}],
     ("Sweep", "points"): [({"seed": 5},)],
     ("ShardingRules", "params"): [{"vocab": ("tensor",)}],
     ("ShardingRules", "activations"): [{"batch": ("data",)}],

@@ -70,7 +70,7 @@ class OfExperiment(Shared):
         from lm.sweep import file, manifest
 
         found = file.load(self.file, self.preset, self.overrides)
-        entries = manifest.manifest(found.experiment, Path(self.results))
+        entries = manifest.manifest(found.experiment, Path(self.results), found.name)
         return found, entries, Path(self.results) / found.name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,8 +39,8 @@ class Results(Shared):
             store.write(frame, self.out)
             print(f"{len(frame)} rows: {self.out}")
         elif self.sql is None:
-            print(_text(frame[[name for name in MAIN if name != "error" or frame[name].notna().any()]]))
-            counts = frame["status"].value_counts()
+            counts = Counter(frame["status"])
+            print(_text(frame.loc[:, [name for name in MAIN if name != "error" or counts["failed"]]]))
             print(f"\n{len(frame)} runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
         else:
             print(_text(frame))

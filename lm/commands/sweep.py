@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg, subcommand
 
+from lm.commands import search
 from lm.commands.options import OfExperiment, table
 from lm.commands.watch import Cancel, Prune, Retry, Status
 from lm.commands.worker import Doing, Work
@@ -47,10 +48,12 @@ class Plan(Costed):
 
     def __call__(self) -> int:
         from lm.sharding import layout
-        from lm.sweep import Ablation, estimate, manifest
+        from lm.sweep import Ablation, Search, estimate, manifest
         from lm.train.progress import duration
 
         found, entries, folder = self.experiment()
+        if isinstance(found.experiment, Search):
+            return search.plan(self, found, entries, folder)
         path = folder / "manifest.jsonl"
         before = manifest.changes(manifest.rows(path), entries)
         left = [entry for entry in entries if entry.status() != "done"]
@@ -99,11 +102,13 @@ class RunSweep(OfExperiment, Doing):
 
     def __call__(self) -> int:
         from lm.sharding import layout
-        from lm.sweep import manifest
+        from lm.sweep import Search, manifest
 
         found, entries, folder = self.experiment()
-        manifest.write(entries, folder / "manifest.jsonl")
         print(f"{found.name}: {found.question}", flush=True)
+        if isinstance(found.experiment, Search):
+            return self._search(found, folder)
+        manifest.write(entries, folder / "manifest.jsonl")
         code = self._here(entries, folder) if self.on == "here" else self._elsewhere(found, entries, folder)
         if code is not None:
             return code
@@ -112,6 +117,15 @@ class RunSweep(OfExperiment, Doing):
         if failed:
             print(f"{len(failed)} runs failed; lm sweep retry {found.path} lets them be tried again")
         return 0 if all(entry.status() == "done" for entry in entries) else 1
+
+    def _search(self, found: ExperimentFile, folder: Path) -> int:
+        from lm.sharding import layout
+
+        code = search.seek(self, found, folder)
+        if code is not None:
+            return code
+        _report(*self.experiment(), layout(self.mesh, self.rules))
+        return 1 if search.ahead(found, folder) else 0
 
     def _here(self, entries: tuple[Entry, ...], folder: Path) -> int | None:
         """Trains in this process; an exit code if it was asked to stop."""
@@ -160,12 +174,14 @@ class Submit(Costed, Doing):
 
     def __call__(self) -> int:
         from lm.files import write_atomically
-        from lm.sweep import estimate, manifest
+        from lm.sweep import Search, estimate, manifest
         from lm.sweep.launchers.base import Rendered, submit
 
         found, entries, folder = self.experiment()
         launcher = _launcher(self.on)
         left = [entry for entry in entries if entry.status() != "done" and not entry.folder.failed_for_good()]
+        if isinstance(found.experiment, Search):
+            left = search.ahead(found, folder)
         if not left:
             print(f"{found.name}: nothing is left to do")
             return 0
@@ -177,7 +193,10 @@ class Submit(Costed, Doing):
             beyond = estimate.over_budget(self.budget, sum(map(speed.hours, left)), flops)
             if beyond:
                 raise UserError(f"this takes {beyond}; nothing was submitted")
-        manifest.write(entries, folder / "manifest.jsonl")
+        if isinstance(found.experiment, Search):
+            search.begin(self, found, folder)
+        else:
+            manifest.write(entries, folder / "manifest.jsonl")
         work = _work(self, found, folder, launcher)
         if isinstance(launcher, Rendered):
             path = folder / f"{type(launcher).__name__.lower()}.yaml"

@@ -55,23 +55,28 @@ class Work(Doing):
         from lm.train import hosts
 
         hosts.join(self.distributed)
-        from lm.sweep import manifest
+        from lm.sweep import manifest, study
         from lm.sweep.execute import Worker
+        from lm.sweep.trials import train_trials
         from lm.train.loop import Stopped
 
-        path = Path(self.manifest)
-        worker = Worker(
-            manifest.read(path),
-            self.machine(),
-            path.parent / "speeds.jsonl",
-            say=functools.partial(print, flush=True) if hosts.first() else lambda _: None,
-            together=self.together,
-            share=self.share,
-            first=self.first,
-            wait=True,
-        )
+        path, machine = Path(self.manifest), self.machine()
+        say = functools.partial(print, flush=True) if hosts.first() else lambda _: None
+        kept = study.stored(path.parent)
         try:
-            outcome = worker.work()
+            if kept is not None:
+                outcome = train_trials(kept[0], path.parent, machine, say, wait=True)
+            else:
+                outcome = Worker(
+                    manifest.read(path),
+                    machine,
+                    path.parent / "speeds.jsonl",
+                    say=say,
+                    together=self.together,
+                    share=self.share,
+                    first=self.first,
+                    wait=True,
+                ).work()
         except Stopped as stopped:
             print(stopped)
             return STOPPED

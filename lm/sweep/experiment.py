@@ -5,11 +5,15 @@ from __future__ import annotations
 import abc
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from lm.config import ConfigError, config, get, is_config, replace
 from lm.sweep.match import matched, quantity
 from lm.train.run import Run
+
+if TYPE_CHECKING:
+    from lm.analysis import Report
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,15 @@ class Experiment(abc.ABC):
     base: Run
     seeds: int
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The paths that are varied, as far as the report is about them: columns of its table of runs."""
+        return ()
+
+    @abc.abstractmethod
+    def report(self, **tables: Any) -> Report:
+        """The report, from title, question, command, and the tables runs and curves. Needs no JAX."""
+
     @abc.abstractmethod
     def arms_resolved(self) -> dict[str, tuple[Run, dict[str, Any]]]:
         """Each arm's name -> (its run, the point that makes it), without seeds."""
@@ -44,6 +57,10 @@ class Experiment(abc.ABC):
             for s in range(self.seeds)
             for arm, (run, point) in arms.items()
         )
+
+    def so_far(self, folder: Path) -> tuple[Planned, ...]:
+        """The runs that are known of by now, which is all of them but in a search. folder: where its results are."""
+        return self.planned()
 
     def check_seeds(self) -> None:
         if self.seeds < 1:
@@ -76,6 +93,11 @@ class Sweep(Experiment):
                 raise ConfigError(f"two points of the sweep are equal: {name}")
             arms[name] = (replace(self.base, point), dict(point))
         return arms
+
+    def report(self, **tables: Any) -> Report:
+        from lm.analysis import sweep_report
+
+        return sweep_report(axes=list(self.axes), **tables)
 
 
 @config
@@ -128,6 +150,11 @@ class Ablation(Experiment):
             for context in self.decode_contexts:
                 run.model.check_context(context)
         return out
+
+    def report(self, **tables: Any) -> Report:
+        from lm.analysis import ablation_report
+
+        return ablation_report(baseline=self.baseline, **tables)
 
     def match_note(self) -> str:
         """How the arms were made equal, and what inequality is left."""

@@ -18,6 +18,7 @@ from lm.files import write_atomically
 from lm.sweep.experiment import Experiment, Planned
 from lm.train.folder import RunFolder, Status
 from lm.train.memory import memory
+from lm.train.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,12 @@ class Entry:
         }
 
 
-def manifest(experiment: Experiment, results: Path) -> tuple[Entry, ...]:
-    """The experiment's runs in the order they are done. Reads the corpora, to name runs by their contents."""
-    return entries(experiment.planned(), results)
+def manifest(experiment: Experiment, results: Path, name: str = "") -> tuple[Entry, ...]:
+    """The experiment's runs in the order they are done. Reads the corpora, to name runs by their contents.
+
+    name: that of its folder in `results`, by which a search knows its runs so far.
+    """
+    return entries(experiment.so_far(results / name) if name else experiment.planned(), results)
 
 
 def entries(planned: Sequence[Planned], results: Path) -> tuple[Entry, ...]:
@@ -80,9 +84,21 @@ def write(entries: Sequence[Entry], path: Path) -> None:
         run = entry.planned.run
         if entry.group not in sizes:
             sizes[entry.group] = memory(run).total
-        more = {"memory": sizes[entry.group], "data": entry.data, "config": to_dict(run)}
-        lines.append(json.dumps(entry.row() | more) + "\n")
+        lines.append(json.dumps(_row(entry, sizes[entry.group])) + "\n")
     write_atomically(path, "".join(lines))
+
+
+def add(entry: Entry, path: Path) -> None:
+    """Appends a run to a manifest that grows, unless it is in there. For one process at a time."""
+    with Rows(path) as file:
+        before = rows(path)
+        if not any((row["id"], row["arm"]) == (entry.id, entry.planned.arm) for row in before):
+            sizes = [row["memory"] for row in before if row["group"] == entry.group]
+            file.append(_row(entry, sizes[0] if sizes else memory(entry.planned.run).total))
+
+
+def _row(entry: Entry, size: int) -> dict[str, Any]:
+    return entry.row() | {"memory": size, "data": entry.data, "config": to_dict(entry.planned.run)}
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm.errors import UserError
 from lm.train.folder import RunFolder
-from lm.train.rows import NONFINITE, RowsError, read, whole
+from lm.train.rows import NONFINITE, read, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ ROWS = "rows"
 EDGE = 4096  # bytes at either end of a file of rows that are looked at for the names in it
 # What rows have in any case. All other numbers are DOUBLE: DuckDB would round the first 2.5 of a whole number's column.
 ALWAYS = {"step": "BIGINT", "split": "VARCHAR", "loss": "DOUBLE", "tokens": "BIGINT"}
+NOT_NUMBERS = {NONFINITE: "MAP(VARCHAR, VARCHAR)"}
 
 
 class SqlError(UserError):
@@ -55,22 +56,24 @@ def select(sql: str, tables: Tables, folders: Sequence[RunFolder], exact: bool =
                 views.widen()
             views.lock()
             try:
-                return connection.execute(sql).df()
+                views.narrow(sql)
             except duckdb.BinderException:
                 if exact or not views.widen():
                     raise
-                return connection.execute(sql).df()
+            return connection.execute(sql).df()
         except duckdb.Error as error:
             raise _refusal(error, views) from None
 
 
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a table as Parquet, its types as `select` sees them."""
+def parquet(frame: pd.DataFrame) -> bytes:
+    """A table as the contents of a Parquet file, with the types that it has in queries."""
     import duckdb
 
-    with duckdb.connect() as connection:
+    with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as connection:
         _add(connection, "frame", frame)
+        path = Path(scratch) / "frame"
         connection.table("frame").write_parquet(str(path))
+        return path.read_bytes()
 
 
 class _Views:
@@ -102,10 +105,23 @@ class _Views:
             self._rows()
         return bool(found)
 
+    def narrow(self, sql: str) -> None:
+        """Has only those columns of rows parsed that the plan of the query reads: each costs something for every file.
+
+        The others are NULL then, of their type, so that the query means what it meant before.
+        """
+        if ROWS not in self.made or not self.files:
+            return
+        found = self.connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchone()
+        assert found is not None
+        read = _read(json.loads(found[1]))
+        if read:  # else the plan reads no file, or names what it reads in another way
+            self._rows(name for names in read for name in names)
+
     def lock(self) -> None:
         """From here on only the runs' own files can be read; that no statement writes was checked before."""
-        allowed = {str(folder.path.resolve().parent) for folder in self.folders} | {str(self.scratch.resolve())}
-        values = ", ".join(literal(path) for path in sorted(allowed))
+        above = {folder.path.parent for folder in self.folders} | {self.scratch}
+        values = ", ".join(literal(str(path.resolve())) for path in sorted(above))
         for setting in (
             f"temp_directory = {literal(str(self.scratch))}",
             "python_enable_replacements = false",  # a table's name must not find a variable of this process
@@ -129,16 +145,17 @@ class _Views:
 
         return ", ".join(f"{name} ({columns(name)})" for name in names)
 
-    def _rows(self) -> None:
-        if not self.files:
-            columns = ", ".join(f"NULL::{kind} AS {_name(name)}" for name, kind in self.types.items())
-            self.connection.execute(f"CREATE OR REPLACE VIEW {ROWS} AS SELECT '' AS id, {columns} WHERE false")
-            return
-        columns = ", ".join(_column(name, kind) for name, kind in self.types.items())
-        self.connection.execute(
-            f"CREATE OR REPLACE VIEW {ROWS} AS SELECT parse_path(filename)[-2] AS id, {columns} "
-            f"FROM {_source({**self.types, NONFINITE: 'MAP(VARCHAR, VARCHAR)'})}"
+    def _rows(self, parsed: Iterable[str] | None = None) -> None:
+        """Makes the view. parsed: the names to be taken from the files, None for all."""
+        kept = set(self.types if parsed is None else parsed)
+        types = {name: kind for name, kind in self.types.items() if name in kept}
+        columns = ", ".join(
+            _column(n, kind) if self.files and n in types else f"NULL::{kind} AS {_name(n)}"
+            for n, kind in self.types.items()
         )
+        rows = f"SELECT parse_path(filename)[-2] AS id, {columns} FROM {_source({**types, **NOT_NUMBERS})}"
+        none = f"SELECT '' AS id, {columns} WHERE false"
+        self.connection.execute(f"CREATE OR REPLACE VIEW {ROWS} AS {rows if self.files else none}")
 
 
 # ---- rows in their files ----------------------------------------------------------------------------------------
@@ -162,7 +179,7 @@ def _survey(folders: Sequence[RunFolder], scratch: Path) -> tuple[list[str], dic
         lines = edges[:end].splitlines()
         if not lines:
             continue
-        for line in lines[:2] + lines[-2:]:
+        for line in lines[:2] + lines[2:][-1:]:
             for name, value in _parsed(line, path).items():
                 kinds.setdefault(name, set()).add(_kind(value))
         if end < len(edges) or folder.status() == "running":
@@ -210,6 +227,17 @@ def _type(kinds: Iterable[str]) -> str:
     return found.pop() if len(found) == 1 else "JSON" if found else "DOUBLE"
 
 
+def _read(plan: list[dict[str, Any]]) -> list[list[str]]:
+    """The columns that a plan takes from files, scan by scan."""
+    found: list[list[str]] = []
+    for node in plan:
+        names = node["extra_info"].get("Projections")
+        if node["name"].strip() == "READ_JSON" and names is not None:
+            found.append([names] if isinstance(names, str) else names)
+        found += _read(node["children"])
+    return found
+
+
 def _names_in_all(connection: DuckDBPyConnection, known: Mapping[str, str]) -> dict[str, str]:
     """The columns that any row has besides the known ones. Parses every row twice."""
     objects = "read_json_objects(getvariable('files'), format = 'newline_delimited')"
@@ -223,12 +251,13 @@ def _names_in_all(connection: DuckDBPyConnection, known: Mapping[str, str]) -> d
     found = connection.execute(f"SELECT {kinds} FROM {_source(dict.fromkeys(new, 'JSON'))}").fetchone()
     assert found is not None
     other = {"VARCHAR": "VARCHAR", "BOOLEAN": "BOOLEAN", "NULL": "", "OBJECT": "JSON", "ARRAY": "JSON"}
-    return {name: _type(other.get(kind, "DOUBLE") for kind in of) for name, of in zip(new, found, strict=True)}
+    return {name: _type(other.get(kind, "DOUBLE") for kind in of if kind) for name, of in zip(new, found, strict=True)}
 
 
 def _source(types: Mapping[str, str]) -> str:
     columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
-    return f"read_json(getvariable('files'), format = 'newline_delimited', filename = true, columns = {{{columns}}})"
+    options = f"format = 'newline_delimited', records = true, filename = true, columns = {{{columns}}}"
+    return f"read_json(getvariable('files'), {options})"
 
 
 def _column(name: str, kind: str) -> str:
@@ -254,7 +283,12 @@ def _add(connection: DuckDBPyConnection, name: str, frame: pd.DataFrame) -> None
 def _cell(value: Any) -> str | int | float | None:
     if value is None or isinstance(value, str | int | float):
         return None if value != value else value
-    return json.dumps(value, default=str)
+    return json.dumps(value, default=plain)
+
+
+def plain(value: Any) -> Any:
+    """Python's own value for one of NumPy or pandas, as `json.dumps` asks for it."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 # ---- words ------------------------------------------------------------------------------------------------------
@@ -276,13 +310,19 @@ def _refusal(error: Exception, views: _Views) -> UserError:
     import duckdb
 
     said = " ".join(re.split(r"\n\n|\nTry |\nPossible |\nDid you ", str(error))[0].split())
-    broken = re.search(r'Malformed JSON in file "(.*?)", .*?in line (\d+): (.*)', said)
+    broken = re.search(r'Malformed JSON in file "(.*?)"', said)
     if broken:
-        path, line, why = broken.groups()
-        return RowsError(f"{path} line {line} isn't JSON ({why}); remove that line to read the rest")
+        _find_bad_row(Path(broken[1]).parent.name, views.folders)
     if isinstance(error, duckdb.BinderException | duckdb.CatalogException | duckdb.ParserException):
         return SqlError(f"{said}; there are: {views.described()}")
     return SqlError(said)
+
+
+def _find_bad_row(name: str, folders: Iterable[RunFolder]) -> None:
+    """Raises the RowsError that says in which line a run's rows are no JSON."""
+    for folder in folders:
+        if folder.path.name == name:
+            read(folder.rows)
 
 
 def _name(name: str) -> str:

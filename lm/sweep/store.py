@@ -21,6 +21,7 @@ from lm.files import reason, write_atomically
 from lm.sweep import sql as engine
 from lm.sweep.experiment import short
 from lm.train.folder import RunFolder
+from lm.train.rows import encode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,16 +91,17 @@ def export(source: str | Path, path: str | Path) -> None:
 def write(frame: pd.DataFrame, path: str | Path) -> None:
     """Writes a table as .csv, .parquet or .jsonl, by the path's suffix; whole, or not at all.
 
-    Numbers keep every digit; what is missing is empty in CSV and null in the others.
+    Numbers keep every digit; what is missing is empty in CSV and null in the others. JSON lines are as runs write them:
+    an infinite number is null, too, and named in "nonfinite".
     """
     path = Path(path)
     if path.suffix == ".csv":
         write_atomically(path, frame.to_csv(index=False))
     elif path.suffix == ".jsonl":
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        write_atomically(path, "".join(json.dumps(row, default=_plain, ensure_ascii=False) + "\n" for row in rows))
+        write_atomically(path, "".join(encode({str(n): _value_of(v) for n, v in row.items()}) + "\n" for row in rows))
     elif path.suffix == ".parquet":
-        engine.write_parquet(frame, path)
+        write_atomically(path, engine.parquet(frame))
     else:
         raise StoreError(f"can't tell what to write to {path}; give it the suffix .csv, .parquet or .jsonl")
 
@@ -262,6 +264,6 @@ def _label(text: str) -> str | int | float:
     return value if isinstance(value, int | float | str) else short(value)
 
 
-def _plain(value: Any) -> Any:
-    """Python's own value for one of NumPy or pandas."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+def _value_of(cell: Any) -> Any:
+    """A cell as JSON can hold it."""
+    return cell if cell is None or isinstance(cell, str | int | float | list | dict) else engine.plain(cell)

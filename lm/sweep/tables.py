@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lm.config import to_dict
 from lm.sweep import store
-from lm.sweep.experiment import Experiment, Sweep
+from lm.sweep.experiment import Experiment
 from lm.sweep.manifest import Entry
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def runs_table(entries: Sequence[Entry], experiment: Experiment) -> pd.DataFrame:
-    """One row a run, finished or not; a number that isn't there is missing. Of what was varied, a sweep's axes."""
+    """One row a run, finished or not; a number that isn't there is missing. Of what was varied, its axes."""
     varied = {path for entry in entries for path in entry.planned.point}
-    axes = set(experiment.axes) if isinstance(experiment, Sweep) else set()
-    return store.runs_table(_listed(entries)).drop(columns=["experiment", *(varied - axes - set(store.LABELS))])
+    dropped = varied - set(experiment.axes) - set(store.LABELS)
+    return store.runs_table(_listed(entries)).drop(columns=["experiment", *dropped])
 
 
 def curves_table(entries: Sequence[Entry]) -> pd.DataFrame:

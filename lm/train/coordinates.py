@@ -44,7 +44,7 @@ class CoordinateCheck:
     bound: float
 
     def slope(self, activation: str, step: int, of: str = "size") -> float:
-        """The exponent with which an activation's `size` or `change` grows: of a line through all widths, log on log."""
+        """The exponent with which an activation's `size` or `change` grows: a line through all widths, log on log."""
         mine = [c for c in self.coordinates if (c.activation, c.step) == (activation, step)]
         return float(np.polyfit(np.log([c.width for c in mine]), np.log([getattr(c, of) for c in mine]), 1)[0])
 

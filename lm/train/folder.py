@@ -114,6 +114,11 @@ class RunFolder:
         file = self.path / "failure.json"
         return file.exists() and json.loads(file.read_text()).get("final", False)
 
+    def diverged(self) -> bool:
+        """Whether it failed because its loss or gradient became no number."""
+        file = self.path / "failure.json"
+        return file.exists() and json.loads(file.read_text()).get("kind") == "Diverged"
+
     def count_try(self, step: int, limit: int) -> None:
         """Notes that training starts at `step`. Raises GaveUp if it did so `limit` times before and never got on.
 
@@ -142,7 +147,8 @@ class RunFolder:
         with contextlib.suppress(UserError, OSError):
             self.path.mkdir(parents=True, exist_ok=True)
             self._write("traceback.txt", "".join(traceback.format_exception(error)))
-            self._write("failure.json", json.dumps({"error": line, "final": getattr(error, "final", False)}))
+            kind, final = type(error).__name__, getattr(error, "final", False)
+            self._write("failure.json", json.dumps({"error": line, "kind": kind, "final": final}))
             self._write("tries.json", json.dumps({**self._tries(), "error": line}))
         return line
 

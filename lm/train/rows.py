@@ -44,7 +44,7 @@ class Rows:
 
         Raises RowsError if it can't be written whole; the file is then as it was before.
         """
-        line = (_encode(row) + "\n").encode()
+        line = (encode(row) + "\n").encode()
         end = os.lseek(self._file, 0, os.SEEK_END)
         try:
             written = os.write(self._file, line)
@@ -110,7 +110,8 @@ def whole(data: bytes) -> int:
     return end
 
 
-def _encode(row: Mapping[str, Any]) -> str:
+def encode(row: Mapping[str, Any]) -> str:
+    """A row as its line, without the line's end."""
     plain = {str(name): _plain(value) for name, value in row.items()}
     bad = {name: str(v) for name, v in plain.items() if isinstance(v, float) and not math.isfinite(v)}
     if bad:

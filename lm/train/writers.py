@@ -1,4 +1,4 @@
-"""Where metrics may go besides the run's own rows: TensorBoard, Weights & Biases.
+"""Where metrics may go besides the run's own rows: TensorBoard, Weights & Biases, Trackio.
 
 They are views for who watches; nothing is ever read back from them. A writer that fails doesn't fail the run: it
 warns once and stops.
@@ -6,10 +6,13 @@ warns once and stops.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import importlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +35,7 @@ class Writer(Protocol):
 
 
 def writer(name: str, folder: str | Path) -> Writer:
-    """The writer called `name` ("tensorboard", "wandb") for the run in `folder`.
+    """The writer called `name` ("tensorboard", "wandb", "trackio") for the run in `folder`.
 
     Raises WriterError if there is none of that name, or if its package isn't installed.
     """
@@ -105,6 +108,7 @@ class WandB:
             name=folder.absolute().name,
             dir=str(folder),
             resume="allow",
+            reinit="create_new",  # runs of one group are trained side by side, each with its own writer
             mode=None if chosen else "offline",
         )
         self._run.define_metric("*", step_metric="step")
@@ -116,7 +120,35 @@ class WandB:
         self._run.finish()
 
 
-WRITERS: dict[str, Callable[[Path], Writer]] = {"tensorboard": TensorBoard, "wandb": WandB}
+class Trackio:
+    """A Trackio run named after the folder, in the project "lm"; resumed under its name.
+
+    Written to Trackio's own folder, where `trackio show --project lm` finds it, unless TRACKIO_DIR names another, or
+    TRACKIO_SPACE_ID or TRACKIO_SERVER_URL a place to send it to. Steps that are done again on resume are there twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with contextlib.redirect_stdout(sys.stderr):  # it says where it writes; a command's output is the command's
+            trackio: Any = importlib.import_module("trackio")
+            self._run = contextvars.Context().run(  # in a context of its own it doesn't end a run that is still open
+                trackio.init,
+                project="lm",
+                name=folder.absolute().name,
+                resume="allow",
+                embed=False,
+                auto_log_cpu=False,  # only what the rows have
+                auto_log_gpu=False,
+            )
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._run.log(_scalars(row), step=int(row["step"]))
+
+    def close(self) -> None:
+        with contextlib.redirect_stdout(sys.stderr):
+            self._run.finish()
+
+
+WRITERS: dict[str, Callable[[Path], Writer]] = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
 
 
 def _scalars(row: Mapping[str, Any]) -> dict[str, float]:

@@ -146,7 +146,8 @@ def test_bfloat16_is_close_and_really_used() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"tied": True}, {"embed_scale": None}, {"embed_scale": 3.0}, {"softcap": None}]
+    "changes",
+    [{}, {"tied": True}, {"embed_scale": None}, {"embed_scale": 3.0}, {"softcap": None}, {"logit_scale": 0.3}],
 )
 def test_what_a_decoder_does_before_and_after_its_layers(changes: dict[str, Any]) -> None:
     spec = replace(MODEL, {"layers": 2, **changes})
@@ -155,10 +156,10 @@ def test_what_a_decoder_does_before_and_after_its_layers(changes: dict[str, Any]
     model: Any = param.merge(graph, params)
     scale = {None: 4.0}.get(spec.embed_scale, spec.embed_scale)
     head = params["embedding"] if spec.tied else params["unembedding"]
-    same = param.merge(*made(replace(spec, {"embed_scale": 1.0})))
+    same = param.merge(*made(replace(spec, {"embed_scale": 1.0, "logit_scale": 1.0})))
     same.embedding[...] = params["embedding"] * scale
     h = same.hidden(tokens, None, None, None, Execution(layers="scan")).h
-    logits = h @ head.T
+    logits = spec.logit_scale * (h @ head.T)
     expected = logits if spec.softcap is None else spec.softcap * np.tanh(logits / spec.softcap)
     found = model(tokens, execution=Execution(layers="scan"))
     np.testing.assert_allclose(found, expected, atol=1e-3)

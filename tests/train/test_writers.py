@@ -1,6 +1,12 @@
 """Optional writers: chosen by name, never a reason for a run to fail."""
 
+import contextlib
+import importlib.util
+import json
 import logging
+import os
+import sqlite3
+import subprocess
 import sys
 import types
 
@@ -66,6 +72,67 @@ def test_wandb_is_offline_unless_asked(tmp_path, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     writer("wandb", tmp_path)
     assert wandb.options["mode"] is None
+    assert wandb.options["reinit"] == "create_new"  # else runs trained side by side would all be logged to the first
+
+
+SIDE_BY_SIDE = """
+import sys
+from lm.train.writers import writer
+
+name, folder = sys.argv[1:]
+first, second = writer(name, folder + "/first"), writer(name, folder + "/second")
+for step in (1, 2):
+    first.write({"step": step, "split": "train", "loss": 2.5 * step, "norm": float("nan"), "note": "text"})
+    second.write({"step": step, "split": "heldout", "loss": 3.5 * step})
+first.close()
+second.write({"step": 3, "split": "train", "loss": 1.5})
+second.close()
+resumed = writer(name, folder + "/first")
+resumed.write({"step": 3, "split": "train", "loss": 0.5})
+resumed.close()
+"""
+
+
+def side_by_side(name, tmp_path):
+    """Runs written side by side and one resumed, by the real client, in a process of its own: what it prints."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} isn't installed; pip install 'lm[{name}]'")
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "TRACKIO_"))}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "TRACKIO_DIR": str(tmp_path / "trackio")}
+    command = [sys.executable, "-c", SIDE_BY_SIDE, name, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "stopped" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_trackio_keeps_runs_apart_in_a_local_file(tmp_path):
+    said = side_by_side("trackio", tmp_path)
+    assert not said  # a command's output is the command's
+    with contextlib.closing(sqlite3.connect(tmp_path / "trackio" / "lm.db")) as database:
+        rows = database.execute("select run_name, step, metrics from metrics order by run_name, step").fetchall()
+    assert [(run, step, json.loads(numbers)) for run, step, numbers in rows] == [
+        ("first", 1, {"train/loss": 2.5}),
+        ("first", 2, {"train/loss": 5.0}),
+        ("first", 3, {"train/loss": 0.5}),
+        ("second", 1, {"heldout/loss": 3.5}),
+        ("second", 2, {"heldout/loss": 7.0}),
+        ("second", 3, {"train/loss": 1.5}),
+    ]
+
+
+def test_wandb_keeps_runs_apart_in_local_files(tmp_path):
+    side_by_side("wandb", tmp_path)
+    found = {}
+    for run in ("first", "second"):
+        paths = sorted((tmp_path / run / "wandb").glob("offline-run-*/files/wandb-summary.json"))
+        summaries = [json.loads(path.read_text()) for path in paths]
+        found[run] = [{k: v for k, v in summary.items() if not k.startswith("_")} for summary in summaries]
+    assert found == {
+        "first": [{"train/loss": 5.0, "step": 2}, {"train/loss": 0.5, "step": 3}],
+        "second": [{"heldout/loss": 7.0, "train/loss": 1.5, "step": 3}],
+    }
 
 
 def test_a_failing_writer_warns_once_and_the_run_goes_on(tmp_path, wandb, caplog):

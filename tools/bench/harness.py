@@ -22,7 +22,7 @@ from typing import Any
 
 from lm import launch
 
-LIBRARIES = ("jax", "flax", "torch", "transformers", "numpy", "grain")
+LIBRARIES = ("jax", "flax", "torch", "transformers", "numpy", "grain", "pandas", "duckdb")
 
 
 @dataclass(frozen=True)

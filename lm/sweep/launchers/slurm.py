@@ -15,6 +15,7 @@ from lm.errors import UserError
 from lm.sweep.launchers.base import Launcher, State
 from lm.sweep.launchers.work import STOPPED, Work
 
+REQUEUES = 1000  # time limits that a job may run into
 STATES: dict[str, State] = {
     "PENDING": "queued",
     "CONFIGURING": "queued",
@@ -31,10 +32,12 @@ STATES: dict[str, State] = {
 
 @config
 class Slurm(Launcher):
-    """An array of jobs, one a worker. minutes: the time limit; before it ends, and when it is preempted, a worker
-    saves, and the job is queued again. nodes above 1: each worker is one process a node, joined by `jax.distributed`.
+    """An array of jobs, one a worker, at most `at_once` of them at a time.
 
-    setup: shell lines that go before, e.g. "module load cuda". more: other options of sbatch, e.g. {"qos": "low"}.
+    minutes: the time limit; `warning` seconds before it ends, and when it is preempted, a worker saves, and the job is
+    queued again. nodes above 1: each worker is one process a node, joined by `jax.distributed`. cpus, gpus, memory_gb:
+    of a node. setup: shell lines that go before, e.g. "module load cuda". more: other options of sbatch, e.g.
+    {"qos": "low"}.
     """
 
     partition: str | None = None
@@ -45,7 +48,6 @@ class Slurm(Launcher):
     memory_gb: int | None = None
     at_once: int | None = None
     warning: int = 90
-    requeues: int = 1000
     setup: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -71,25 +73,27 @@ class Slurm(Launcher):
 
     def _executor(self, folder: Path, workers: int) -> Any:
         submitit = _submitit()
-        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.requeues, python=sys.executable)
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=REQUEUES, python=sys.executable)
+        executor.update_parameters(**self.parameters(folder.parent.name, workers))
+        return executor
+
+    def parameters(self, name: str, workers: int) -> dict[str, Any]:
+        """What submitit is asked for, in its words."""
         options = {
-            "job_name": f"lm-{folder.parent.name}",
+            "job_name": f"lm-{name}",
             "time": self.minutes,
             "nodes": self.nodes,
             "ntasks_per_node": 1,
             "array_parallelism": self.at_once or workers,
             "signal_delay_s": self.warning,
             "additional_parameters": {"requeue": True, "open_mode": "append", **self.more},
-        }
-        optional = {
             "partition": self.partition,
             "cpus_per_task": self.cpus,
             "gpus_per_node": self.gpus or None,
             "mem": f"{self.memory_gb}GB" if self.memory_gb else None,
             "setup": list(self.setup) or None,
         }
-        executor.update_parameters(**options, **{name: v for name, v in optional.items() if v is not None})
-        return executor
+        return {name: value for name, value in options.items() if value is not None}
 
     def poll(self, jobs: Sequence[str]) -> dict[str, State]:
         """By squeue, which a cluster without accounting has too; a job that it no longer knows has ended."""

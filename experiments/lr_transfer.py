@@ -1,0 +1,31 @@
+"""Can the learning rate be tuned on a narrow model? Its optimum over width, with and without muP.
+
+    lm sweep run experiments/lr_transfer.py
+    lm sweep run experiments/lr_transfer.py --preset smoke
+
+112 runs, an estimated 30 minutes on two CPU cores, most of them for width 256.
+Not run in full yet: there is no result to show.
+"""
+
+from experiments.base import small_decoder, smoke
+from lm.config import replace
+from lm.models import Decoder
+from lm.nn import Block, mha, swiglu
+from lm.sweep import LRTransfer
+
+experiment = LRTransfer(
+    base=replace(
+        small_decoder(),
+        {
+            "model": Decoder(vocab=256, width=64, layers=2, block=Block(mixer=mha(4), ff=swiglu(176))),
+            "data.length": 128,
+            "train.steps": 150,
+            "train.schedule.warmup": 15,
+        },
+    ),
+    widths=(32, 64, 128, 256),
+    rates=tuple(2.0**-k for k in range(10, 3, -1)),
+    seeds=2,
+)
+
+presets = {"smoke": smoke(seeds=1, widths=(32, 64), rates=(2.0**-8, 2.0**-6, 2.0**-4))}

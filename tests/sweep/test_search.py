@@ -1,0 +1,531 @@
+"""Searches: decided by what came before, and the same however often they are interrupted."""
+
+import contextlib
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lm import cli
+from lm.config import ConfigError, dumps, from_dict, replace, to_dict
+from lm.data import Data, Text
+from lm.errors import UserError
+from lm.models import Decoder
+from lm.nn import MLP, Block, mha, mqa
+from lm.sweep import (
+    TPE,
+    Hyperband,
+    Median,
+    Random,
+    Search,
+    SuccessiveHalving,
+    choice,
+    integers,
+    log_uniform,
+    store,
+    uniform,
+)
+from lm.sweep import trials as trials_module
+from lm.sweep.study import Study, StudyError, importances, loss_of, planned, state_of, stored, tables
+from lm.sweep.trials import Failed, Hopeless, Worthless, search, train_trials
+from lm.train import Recording, Run, Training
+from lm.train import loop as loop_module
+from lm.train.lane import Machine, Pruned, Stopped
+from lm.train.lock import RunLocked, lock
+
+optuna = pytest.importorskip("optuna", reason="pip install 'lm[search]'")
+
+STEPS = (1, 2, 4, 8)  # at which a toy is evaluated, before it ends at 16
+LR, CLIP, MIXER, WIDTH = "train.optimizer.learning_rate", "train.clip", "model.block.mixer", "model.width"
+SPACE = {LR: log_uniform(1e-4, 1e-1), CLIP: uniform(0.5, 2.0), MIXER: choice(mha(4), mqa(4))}
+ALGORITHMS = {
+    "random": Random(),
+    "TPE": TPE(startup=3),
+    "TPE, median": TPE(startup=3, pruner=Median(startup=2)),
+    "random, halving": Random(pruner=SuccessiveHalving(first=1, factor=2)),
+    "TPE, hyperband": TPE(startup=3, pruner=Hyperband(first=1, factor=2)),
+}
+
+KILLED = {
+    "TPE, median": TPE(startup=1, pruner=Median(startup=1)),
+    "TPE, halving": TPE(startup=1, pruner=SuccessiveHalving(first=1, factor=2)),
+}
+
+
+def tiny(**changes) -> Run:
+    model = Decoder(vocab=256, width=16, layers=1, block=Block(mixer=mha(4), ff=MLP(hidden=16)))
+    return replace(Run(model=model, train=Training(steps=16)), changes)
+
+
+def toy(algorithm=ALGORITHMS["TPE, median"], trials=8, **more) -> Search:
+    return Search(base=tiny(), space=SPACE, trials=trials, algorithm=algorithm, **more)
+
+
+def height(point, step: int) -> float:
+    """A valley over the space, seen better the later."""
+    rate = math.log10(point[LR])
+    return (rate + 2.5) ** 2 + abs(point[CLIP] - 1) / 4 + (point[MIXER] == mqa(4)) / 4 + math.sin(9 * rate) / step
+
+
+def climb(trial) -> float:
+    for step in STEPS:
+        if trial.judge(step, height(trial.point, step)):
+            raise Pruned(f"pruned at step {step}")
+    return height(trial.point, 16)
+
+
+def silent(study: Study, objective=climb, **options):
+    return search(study, objective, say=lambda _: None, **options)
+
+
+def kept(study: Study):
+    """All that a search leaves."""
+    return [(t.params, state_of(t), t.values, t.intermediate_values) for t in study.trials()]
+
+
+class Kill(BaseException):
+    """What no process survives."""
+
+
+# ---- what comes out -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_search_is_its_seed_and_every_pruner_stops_something(name, tmp_path):
+    experiment = toy(ALGORITHMS[name], trials=12)
+    first, again = Study(experiment, tmp_path / "a"), Study(experiment, tmp_path / "b")
+    outcome = silent(first)
+    silent(again)
+    assert kept(first) == kept(again)
+    assert (outcome.done, outcome.before, outcome.failed, outcome.busy) == (12, 0, (), ()) and first.over()
+    states = [state_of(t) for t in first.trials()]
+    assert ("pruned" in states) == (experiment.algorithm.pruner is not None) and "complete" in states
+    other = Study(replace(experiment, {"seed": 1}), tmp_path / "c")
+    silent(other)
+    assert not {t.params[LR] for t in other.trials()} & {t.params[LR] for t in first.trials()}
+
+
+def test_a_longer_search_begins_with_the_shorter_one(tmp_path):
+    short, long = Study(toy(trials=5), tmp_path / "a"), Study(toy(trials=9), tmp_path / "b")
+    silent(short)
+    silent(long)
+    assert kept(long)[:5] == kept(short)
+    grown = Study(toy(trials=9), tmp_path / "a")
+    assert silent(grown).before == 5 and kept(grown) == kept(long)
+
+
+def test_tpe_finds_a_valley_better_than_chance(tmp_path):
+    best = {name: [] for name in ("random", "TPE")}
+    for name, found in best.items():
+        for seed in range(3):
+            study = Study(toy(ALGORITHMS[name], trials=24, seed=seed), tmp_path / f"{name}{seed}")
+            silent(study)
+            found.append(study.best())
+    assert np.mean(best["TPE"]) < np.mean(best["random"])
+
+
+def test_importances_tell_what_matters(tmp_path):
+    study = Study(toy(Random(), trials=40), tmp_path)
+    silent(study, lambda trial: math.log10(trial.point[LR]) ** 2 + trial.point[CLIP] / 1000)
+    shares = importances(study._study)
+    assert sum(shares.values()) == pytest.approx(1) and shares[LR] > 0.5 and set(shares) == set(SPACE)
+    few = Study(toy(Random(), trials=4), tmp_path / "few")
+    silent(few)
+    assert importances(few._study) == {}
+
+
+def test_the_report_of_a_search(tmp_path):
+    def objective(trial):
+        if trial.number in (3, 5):
+            raise Worthless("the loss is nan")
+        return climb(trial)
+
+    experiment = toy(TPE(startup=4, pruner=SuccessiveHalving(first=1, factor=2)), trials=24)
+    study = Study(experiment, tmp_path)
+    early = experiment.report(
+        title="a", question="Which?", runs=pd.DataFrame(), curves=None, **found(study, objective, 4)
+    )
+    assert "too few" in early.text()
+    report = experiment.report(
+        title="a", question="Which?", runs=pd.DataFrame(), curves=None, **found(study, objective)
+    )
+    trials, best = (next(t.frame for t in report.tables if t.name == name) for name in ("trials", "best"))
+    assert len(trials) == 24 and best["trial"].iloc[0] == study._study.best_trial.number
+    assert list(best["heldout_loss"]) == sorted(best["heldout_loss"]) and set(best["state"]) == {"complete"}
+    text = report.text()
+    assert f"{study.best():.4f} in trial {best['trial'].iloc[0]}" in text
+    assert "Failed: trials 3, 5: the loss is nan." in text and "of this space" in text
+    assert report.write(tmp_path / "report").stat().st_size > 10_000
+
+
+def found(study: Study, objective, trials: int | None = None):
+    """The tables of a search after so many trials, or all."""
+    few = replace(study.experiment, {"trials": trials or study.experiment.trials})
+    silent(Study(few, study.folder), objective)
+    return tables(study.experiment, study.folder)
+
+
+# ---- interruptions ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["TPE, median", "TPE, halving"])
+def test_a_search_killed_at_any_write_goes_on_as_if_it_had_not_been(name, tmp_path, monkeypatch):
+    """Every write to the journal in turn is the last one of a process."""
+    experiment = toy(KILLED[name], trials=3)
+    whole = Study(experiment, tmp_path / "whole")
+    silent(whole)
+    backend = optuna.storages.journal.JournalFileBackend
+    append, left = backend.append_logs, [0]
+
+    def dying(self, logs):
+        append(self, logs)
+        left[0] -= 1
+        if left[0] == 0:
+            raise Kill
+
+    monkeypatch.setattr(backend, "append_logs", dying)
+    monkeypatch.setattr("os.fsync", lambda file: None)
+    deaths, over = 0, False
+    while not over:
+        folder, left[0] = tmp_path / f"cut-{deaths}", deaths + 1
+        with contextlib.suppress(Kill):
+            silent(Study(experiment, folder))
+            over = True
+        deaths, left[0] = deaths + 1, 0
+        silent(cut := Study(experiment, folder))
+        assert kept(cut) == kept(whole)
+    assert deaths > 20 and "pruned" in [state_of(t) for t in whole.trials()]
+
+
+def test_a_trial_that_died_goes_on_before_a_new_one_is_asked_for(tmp_path):
+    experiment, seen = toy(trials=3), []
+
+    def dies_once(trial):
+        seen.append((trial.number, trial.point))
+        if len(seen) == 2:
+            trial.judge(1, 0.0)
+            raise Kill
+        return 1.0
+
+    with pytest.raises(Kill):
+        silent(Study(experiment, tmp_path), dies_once)
+    study = Study(experiment, tmp_path)
+    assert study.unfinished() == [1] and len(study.trials()) == 2
+    silent(study, dies_once)
+    assert [number for number, _ in seen] == [0, 1, 1, 2] and seen[1] == seen[2]
+
+
+def test_steps_that_are_done_again_are_judged_once(tmp_path):
+    with Study(toy(), tmp_path).next() as trial:
+        assert not trial.judge(1, 0.5) and not trial.judge(2, 0.4)
+    asked = []
+    with Study(toy(), tmp_path).next() as again:
+        again._mine.should_prune = lambda: asked.append(again._last)
+        for step in STEPS:
+            again.judge(step, 0.1)
+    assert again.number == 0 and asked == [2, 4, 8]
+    assert again.study.frozen(0).intermediate_values == {1: 0.5, 2: 0.4, 4: 0.1, 8: 0.1}
+
+
+def test_a_request_to_stop_ends_the_search_and_leaves_the_trial_open(tmp_path):
+    def stop(trial):
+        raise Stopped("stopped")
+
+    study = Study(toy(), tmp_path)
+    with pytest.raises(Stopped):
+        silent(study, stop)
+    assert study.unfinished() == [0]
+
+
+CHILD = """
+import sys, time
+from tests.sweep.test_search import *
+
+def slowly(trial):
+    time.sleep(0.02)
+    return climb(trial)
+
+print(silent(Study(toy(trials=40), Path(sys.argv[1])), slowly, wait=True).done, flush=True)
+"""
+
+
+def child(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_share_a_search_and_one_that_is_killed_loses_nothing(tmp_path):
+    workers = [child(tmp_path) for _ in range(2)]
+    log = tmp_path / "study.log"
+    while not log.exists() or log.read_text().count('"op_code":4,') < 8:
+        time.sleep(0.01)
+    workers[0].send_signal(signal.SIGKILL)
+    done = int(workers[1].communicate(timeout=120)[0])
+    workers[0].communicate()
+    study = Study(toy(trials=40), tmp_path)
+    assert study.over() and len(study.trials()) == 40 and done < 40
+    assert len({t.params[LR] for t in study.trials()}) == 40
+
+
+def test_threads_share_a_search(tmp_path):
+    done, together = [], threading.Barrier(3, timeout=60)
+
+    def work():
+        study, began = Study(toy(Random(), trials=12), tmp_path), []
+
+        def objective(trial):
+            if not began:
+                together.wait()  # so that three trials are open at once
+            began.append(trial.number)
+            return climb(trial)
+
+        silent(study, objective, wait=True)
+        done.append(began)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(done) == 3 and sorted(number for began in done for number in began) == list(range(12))
+    assert Study(toy(Random(), trials=12), tmp_path).over()
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------
+
+
+def test_a_worthless_trial_is_infinitely_bad_and_a_failed_one_is_tried_again(tmp_path):
+    tries = []
+
+    def objective(trial):
+        if trial.number == 1:
+            raise Worthless("diverged")
+        if trial.number == 2:
+            tries.append(trial.number)
+            if len(tries) == 1:
+                raise Failed("the disk is full")
+        if trial.number == 3:
+            raise Hopeless("given up")
+        return 1.0
+
+    study = Study(toy(trials=5), tmp_path)
+    outcome = silent(study, objective)
+    assert (outcome.done, outcome.failed) == (4, ("trial 3: given up",)) and len(tries) == 2
+    assert [state_of(t) for t in study.trials()] == ["complete", "failed", "complete", "open", "complete"]
+    assert loss_of(study.frozen(1)) == math.inf and study.frozen(1).user_attrs["why"] == "diverged"
+    assert study.best() == 1.0 and not study.over()
+    again = silent(Study(toy(trials=5), tmp_path), lambda trial: 0.5)  # after lm sweep retry
+    assert (again.done, again.before, again.failed) == (1, 4, ())
+
+
+def test_a_fault_that_stays_ends_one_trial_and_not_the_search(tmp_path):
+    def objective(trial):
+        if trial.number == 0:
+            raise ValueError("always")
+        return 1.0
+
+    outcome = silent(Study(toy(trials=3), tmp_path), objective, tries=2)
+    assert outcome.done == 2 and outcome.failed == ("trial 0: always",)
+
+
+def test_a_trial_whose_run_another_holds_is_left_to_it(tmp_path):
+    def objective(trial):
+        if trial.number == 0:
+            raise RunLocked("in use by process 1")
+        return 1.0
+
+    outcome = silent(Study(toy(trials=3), tmp_path), objective)
+    assert outcome.done == 2 and outcome.busy == ("trial 0: in use by process 1",)
+    with lock(tmp_path / "locks" / "trial-0"):
+        outcome = silent(Study(toy(trials=3), tmp_path))
+        assert outcome.done == 0 and outcome.busy == ("trial 0: another process has it",)
+
+
+def test_a_study_is_of_one_search(tmp_path):
+    silent(Study(toy(trials=2), tmp_path, data="a"))
+    Study(toy(trials=3), tmp_path, data="a")
+    assert stored(tmp_path) == (toy(trials=3), "a")
+    with pytest.raises(StudyError, match=r"another search \(space.train.clip.high is 2.0 there, 3.0 here\)"):
+        Study(replace(toy(trials=2), {f"space.{CLIP}.high": 3.0}), tmp_path, data="a")
+    with pytest.raises(StudyError, match="data has changed"):
+        Study(toy(trials=2), tmp_path, data="b")
+
+
+def test_a_line_cut_short_is_mended_and_a_damaged_one_is_named(tmp_path):
+    silent(study := Study(toy(trials=2), tmp_path))
+    log, before = tmp_path / "study.log", kept(study)
+    with log.open("a") as file:
+        file.write('{"op_code": 4, "worker')
+    assert len(planned(toy(trials=2), tmp_path)) == 2
+    assert kept(Study(toy(trials=2), tmp_path)) == before and "worker\n" not in log.read_text()
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:3], "garbage", *lines[3:]]) + "\n")
+    with pytest.raises(StudyError, match="line 4 is damaged"):
+        Study(toy(trials=2), tmp_path)
+
+
+WRONG = [
+    (lambda: toy(trials=0), "trials=0 must be at least 1"),
+    (lambda: replace(toy(), {"space": {}}), "at least one path"),
+    (lambda: replace(toy(), {"space": {"train.clap": uniform(0, 1)}}), "did you mean 'clip'"),
+    (
+        lambda: replace(toy(), {"space": {WIDTH: uniform(8, 16)}}),
+        "no point of the space makes a run: .*must be int",
+    ),
+    (lambda: replace(toy(), {"space": {WIDTH: integers(8, 16, step=8)}}), "only 2 points; Sweep"),
+    (lambda: toy(Random(pruner=Median(first=16))), "stops nothing in runs of 16 steps"),
+    (lambda: replace(toy(), {"base.record.evaluations": 0}), "set base.record.evaluations"),
+    (lambda: SuccessiveHalving(first=0), "first=0 must be at least 1"),
+    (lambda: Hyperband(first=1, factor=1), "factor=1 must be at least 2"),
+    (lambda: TPE(startup=0), "startup=0 must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("make", "says"), WRONG, ids=[says for _, says in WRONG])
+def test_what_cannot_be_is_an_error_that_says_what_can(make, says):
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+def test_a_search_without_optuna_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"lm\[search\]"):
+        Study(toy(), tmp_path)
+    assert from_dict(to_dict(toy())) == toy() and dumps(toy())
+
+
+def test_the_dearest_run_of_a_space(tmp_path):
+    space = {
+        WIDTH: integers(8, 64, step=8),
+        "train.steps": integers(8, 32),
+        MIXER: choice(mha(4), mqa(4)),
+        LR: SPACE[LR],
+    }
+    dearest = replace(toy(), {"space": space}).dearest()
+    assert (dearest.model.width, dearest.train.steps, dearest.model.block.mixer) == (64, 32, mha(4))
+
+
+# ---- with training ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
+    for i in range(40):
+        (folder / f"{i}.txt").write_text("".join(rng.choice(list("abcdefgh \n"), size=200)))
+    return folder
+
+
+@pytest.fixture
+def real(corpus):
+    """Five trials of 8 steps, of which some are stopped at step 1 or 2."""
+    data = Data(corpus=Text(path=str(corpus)), length=32, batch=4, heldout=0.2)
+    base = replace(tiny(data=data), {"train.steps": 8, "record": Recording(every=4)})
+    algorithm = Random(pruner=SuccessiveHalving(first=1, factor=2))
+    return Search(base=base, space={LR: log_uniform(1e-4, 1e-1)}, trials=5, algorithm=algorithm)
+
+
+def done(experiment: Search, folder: Path, **machine):
+    """The search with training, and what it leaves."""
+    outcome = train_trials(experiment, folder, Machine(quiet=True, **machine), say=lambda _: None)
+    return outcome, kept(Study(experiment, folder, stored(folder)[1]))
+
+
+def test_trials_are_runs_that_are_listed_judged_and_never_done_twice(real, tmp_path, monkeypatch):
+    outcome, left = done(real, tmp_path / "search")
+    assert (outcome.done, outcome.failed) == (5, ())
+    runs = store.results(tmp_path / "search")
+    assert list(runs["arm"]) == [f"trial {i}" for i in range(5)] and list(runs[LR]) == [p[LR] for p, *_ in left]
+    assert {state for _, state, *_ in left} == {"complete", "pruned"}
+    for status, loss, (_, state, values, steps) in zip(runs["status"], runs["heldout_loss"], left, strict=True):
+        assert status == {"complete": "done", "pruned": "interrupted"}[state]
+        assert loss == values[0] if state == "complete" else values == [steps[max(steps)]]
+        assert set(steps) <= {1, 2, 4} and (state == "pruned" or set(steps) == {1, 2, 4})
+
+    monkeypatch.setattr(trials_module, "train", None)  # what was done costs nothing, whoever asks for it
+    assert done(real, tmp_path / "search") == (trials_module.Outcome(0, 5, (), ()), left)
+    assert done(real, tmp_path / "again")[1] == left
+
+
+def test_a_search_cut_off_while_it_trains_comes_to_the_same_end(real, tmp_path, monkeypatch):
+    whole = done(real, tmp_path / "a" / "search")[1]
+    report, calls = loop_module.Trainer._report, []
+
+    def dying(self, *arguments):
+        calls.append(arguments)
+        if len(calls) in (3, 9):
+            raise Kill
+        report(self, *arguments)
+
+    monkeypatch.setattr(loop_module.Trainer, "_report", dying)
+    for _ in range(2):
+        with pytest.raises(Kill):
+            done(real, tmp_path / "b" / "search")
+    assert done(real, tmp_path / "b" / "search")[1] == whole
+    first, second = (store.results(tmp_path / name / "search") for name in "ab")
+    assert list(first["id"]) == list(second["id"]) and len(first) == 5
+
+
+def test_a_run_that_diverges_or_cannot_be_is_infinitely_bad(real, tmp_path):
+    space = {LR: choice(1e-3, 1e30), "model.block.mixer.heads": choice(4, 5)}
+    experiment = replace(real, {"space": space, "trials": 4, "algorithm": Random(), "seed": 11})
+    outcome, left = done(experiment, tmp_path / "search")
+    assert outcome.done == 4 and outcome.failed == ()
+    for params, state, values, _ in left:
+        bad = params[LR] == "1e+30" or params["model.block.mixer.heads"] == "5"
+        assert (state, values == [math.inf]) == (("failed", True) if bad else ("complete", False))
+    assert {state for _, state, *_ in left} == {"failed", "complete"}
+
+
+FILE = '''
+"""Which rate is best for nonsense?"""
+from lm.data import Data, Text
+from lm.models import Decoder
+from lm.nn import MLP, Block, mha
+from lm.sweep import Median, Search, TPE, choice, log_uniform, uniform
+from lm.train import Recording, Run, Training
+
+experiment = Search(
+    base=Run(
+        model=Decoder(vocab=256, width=16, layers=1, block=Block(mixer=mha(4), ff=MLP(hidden=16))),
+        data=Data(corpus=Text(path="TEXT"), length=32, batch=4, heldout=0.2),
+        train=Training(steps=4),
+        record=Recording(every=2),
+    ),
+    space={
+        "train.optimizer.learning_rate": log_uniform(1e-4, 1e-1),
+        "train.clip": uniform(0.5, 2.0),
+        "train.schedule.warmup": choice(0, 2),
+    },
+    trials=4,
+    algorithm=TPE(startup=2, pruner=Median(startup=1)),
+)
+'''
+
+
+def test_the_commands_plan_do_and_report_a_search(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("nonsense.py").write_text(FILE.replace("TEXT", str(corpus)))
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main(list(arguments))
+        return int(end.value.code or 0), "".join(capsys.readouterr())
+
+    code, said = call("sweep", "plan", "nonsense.py", "--device", "H100")
+    assert code == 0 and "4 trials to do of" in said and not Path("results/nonsense/study.log").exists()
+    code, said = call("sweep", "run", "nonsense.py", "--quiet")
+    assert code == 0 and "4 trials done now" in said and "Lowest held-out loss" in said
+    assert Path("results/nonsense/report.html").stat().st_size > 10_000
+    code, said = call("sweep", "plan", "nonsense.py", "--device", "H100")
+    assert code == 0 and "0 trials to do" in said and "trial 3" in said
+    code, said = call("sweep", "worker", "results/nonsense/manifest.jsonl", "--quiet")
+    assert code == 0 and "0 runs done here, 4 before" in said
+    code, said = call("sweep", "run", "nonsense.py", "--together", "always")
+    assert code == 1 and "one by one" in said
