@@ -112,6 +112,62 @@ def test_train_eval_and_generate(lm, tmp_path):
     refused(lm(*greedy, "--top-k", "5"), "--temperature")
 
 
+def test_budget_watch_and_cancel(lm, folder):
+    refused(lm("sweep", "plan", "nonsense.py", "--device", "H100", "--budget", "10"), "budget", "nothing was written")
+    refused(lm("sweep", "plan", "nonsense.py", "--device", "Abacus"), "Abacus", "H100")
+    code, out, _ = lm("sweep", "plan", "nonsense.py", "--device", "H100", "--budget", "1h")
+    assert code == 0 and "40% of its published" in out
+    assert lm("sweep", "run", "nonsense.py", "--quiet")[0] == 0
+    code, out, _ = lm("sweep", "status", "nonsense.py", "--watch")
+    assert code == 0 and "nonsense: 4 done; best" in out
+    code, out, _ = lm("sweep", "status", folder / "results" / "nonsense")
+    assert code == 0 and "4 done" in out
+    code, out, _ = lm("sweep", "cancel", "nonsense.py")
+    assert code == 0 and "asked 0 workers" in out
+    refused(lm("sweep", "submit", "nonsense.py", "--on", "Cluster"), "--on", "Cluster")
+    refused(lm("sweep", "run", "nonsense.py", "--on", "SkyPilot(infra='gcp', results=None)"), "lm sweep submit")
+
+
+def test_failed_runs_wait_for_retry_and_orphans_are_pruned(lm, folder):
+    wild = ("nonsense.py", "seeds=1", "base.train.optimizer.learning_rate=1e30", "base.train.clip=1e30")
+    code, out, _ = lm("sweep", "run", *wild[:1], "--quiet")
+    assert code == 0
+    code, out, err = lm("sweep", "run", *wild, "--quiet")
+    assert code == 1 and "2 failed" in out + err
+    code, out, err = lm("sweep", "run", *wild, "--quiet")
+    assert code == 1 and "0 runs done now" in out + err  # it would be the same bits again
+    refused(lm("sweep", "retry", *wild, "--arm", "GQA"), "no arm 'GQA'", "MHA, MQA")
+    code, out, _ = lm("sweep", "retry", *wild, "--arm", "MQA")
+    assert code == 0 and out.count("will be tried again") == 1
+    code, out, _ = lm("sweep", "status", *wild)
+    assert "1 failed, 1 interrupted" in out or "1 failed, 1 new" in out
+
+    (manifest,) = [p for p in (folder / "results").glob("nonsense-*/manifest.jsonl") if "1e+30" in p.read_text()]
+    before = set((folder / "results" / "runs").iterdir())
+    manifest.unlink()
+    code, out, _ = lm("sweep", "prune")
+    assert code == 0 and "--yes deletes them" in out and set((folder / "results" / "runs").iterdir()) == before
+    code, out, _ = lm("sweep", "prune", "--yes")
+    left = set((folder / "results" / "runs").iterdir())
+    assert code == 0 and len(before - left) >= 2 and left
+    code, out, _ = lm("sweep", "status", "nonsense.py")
+    assert "4 done" in out
+
+
+def test_results_and_verify(lm, folder):
+    assert lm("sweep", "run", "nonsense.py", "--quiet")[0] == 0
+    sql = "select arm, count(*) as n from runs where experiment = 'nonsense' group by arm order by arm"
+    code, out, _ = lm("results", sql)
+    assert code == 0 and re.search(r"MHA\s+2\s+MQA\s+2", out)
+    run = next((folder / "results" / "runs").glob("*/result.json")).parent
+    code, out, _ = lm("verify", run, "--steps", "4")
+    assert code == 0 and "equal to the bit" in out
+    code, out, err = lm("train", run, "--out", folder / "again", "--quiet")
+    assert code == 0, err
+    again, first = ((folder_ / "result.json").read_text() for folder_ in (folder / "again", run))
+    assert again.split("tokens_per")[0] == first.split("tokens_per")[0]
+
+
 def test_config_and_cost(lm):
     code, out, _ = lm("config", "nonsense.py", "seeds=7")
     assert code == 0 and '"seeds": 7' in out

@@ -18,7 +18,7 @@ from lm.analysis.report import Code, Plot, Report, Section, Table
 from lm.analysis.style import BASELINE, COLOURS, SOFT, canvas, log_if_wide, styled, wrapped
 from lm.analysis.sweep import is_numeric
 from lm.analysis.tables import Row, TableError, need, number, rows
-from lm.analysis.text import Column, either
+from lm.analysis.text import Column, either, is_missing
 
 MOST_PANELS = 6  # parameters whose losses are drawn, the most important ones
 BEST = 10  # trials that the terminal shows
@@ -107,21 +107,25 @@ def _failures(every: Sequence[Row]) -> list[str]:
 
 def _table(name: str, trials: pd.DataFrame, axes: Sequence[str], value: str, most: int | None = None) -> Table:
     """The trials, finished ones first; or the finished ones that are best."""
-    order = trials["state"].map({state: i for i, state in enumerate(STATES)})
-    frame = trials.assign(_order=order).sort_values(["_order", value, "trial"]).reset_index(drop=True)
+    order = list(STATES)
+    found = sorted(rows(trials), key=lambda row: (order.index(row["state"]), _last(row[value]), row["trial"]))
     caption = "Finished trials, best first, then the others. The loss of one that was stopped is the last one seen."
     if most is not None:
-        frame = frame[frame["state"] == "complete"].head(most)
-        caption = f"The best of {either(int((trials['state'] == 'complete').sum()), 'finished trial')}."
-    frame = frame.drop(columns="_order")
-    specs = {axis: _spec(frame[axis].dropna().tolist()) for axis in axes}
+        good = [row for row in found if row["state"] == "complete"]
+        found, caption = good[:most], f"The best of {either(len(good), 'finished trial')}."
+    specs = {axis: _spec([row[axis] for row in found if not is_missing(row[axis])]) for axis in axes}
     columns = (
         Column("trial", ("{trial:d}",)),
         *([Column("state", ("{state}",)), Column("stopped at step", ("{step:.0f}",))] if most is None else []),
         Column("held-out loss" if value == "heldout_loss" else value, (f"{{{value}:.4f}}",)),
         *(Column(axis, ("{" + axis + specs[axis] + "}",)) for axis in axes),
     )
-    return Table(name=name, frame=frame, columns=columns, caption=caption)
+    return Table(name=name, frame=pd.DataFrame(found, columns=trials.columns), columns=columns, caption=caption)
+
+
+def _last(value: Any) -> float:
+    """A number to sort by, of which none comes after all others."""
+    return math.inf if math.isnan(number(value)) else number(value)
 
 
 def _spec(values: Sequence[Any]) -> str:
@@ -162,14 +166,14 @@ def slices(every: Sequence[Row], shown: Sequence[str], value: str = "heldout_los
     colours = matplotlib.colormaps["viridis"](0.9 * np.linspace(0, 1, max(len(every), 2)))
     shades = [colours[int(number(row["trial"]))] for row in good]
     for axes, path in zip(panels, shown, strict=True):
-        known = [row[path] for row in every if row[path] is not None and row[path] == row[path]]
+        known = [row[path] for row in every if not is_missing(row[path])]
         levels = None if is_numeric(known) else {str(v): i for i, v in enumerate(dict.fromkeys(map(str, known)))}
         x = [_place(row[path], levels) + (_aside(row["trial"]) if levels else 0.0) for row in good]
         axes.scatter(x, losses, c=shades, s=26, linewidths=0)
         if levels is None:
             log_if_wide(axes, "x", [number(v) for v in known])
         else:
-            axes.set_xticks(range(len(levels)), [wrapped(name, 14) for name in levels])
+            axes.set_xticks(range(len(levels)), [wrapped(name.replace("(", " ("), 16) for name in levels])
             axes.set_xlim(-0.6, len(levels) - 0.4)
         _ticks(axes, every, path, levels)
         axes.set_xlabel(path.rsplit(".", 1)[-1])
@@ -201,6 +205,6 @@ def _limits(axes: Axes, losses: Sequence[float]) -> None:
 def _ticks(axes: Axes, every: Sequence[Row], path: str, levels: dict[str, int] | None = None) -> None:
     """Trials without a final loss, by where they were."""
     for state, colour in (("pruned", SOFT), ("failed", COLOURS[1])):
-        at = [row[path] for row in every if row["state"] == state and row[path] is not None and row[path] == row[path]]
+        at = [row[path] for row in every if row["state"] == state and not is_missing(row[path])]
         x = [_place(value, levels) for value in at]
         axes.plot(x, [0.985] * len(x), "|", color=colour, markersize=9, transform=axes.get_xaxis_transform())

@@ -12,8 +12,8 @@ import jax
 from lm.config import ConfigError
 from lm.sharding import Layout
 from lm.sweep.manifest import Entry
+from lm.sweep.measured import keep, kept
 from lm.train.peak import peak_flops, published_flops
-from lm.train.rows import Rows, read
 from lm.train.speed import training_speeds
 
 UTILISATION = 0.4  # of the published peak, where only a device's name is known
@@ -44,19 +44,20 @@ def stated(entries: Sequence[Entry], device: str, utilisation: float = UTILISATI
 def here(entries: Sequence[Entry], path: Path, layout: Layout) -> Speed:
     """Speeds of this machine: of finished runs of the group where there are any, else a short measurement, kept."""
     device = f"{layout.mesh.size} {jax.devices()[0].device_kind}"
-    kept = {(row["group"], row["device"]): row["flops_per_second"] for row in read(path) if "device" in row}
+    before = kept(path)
     found, origin = {}, set()
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.group, []).append(entry)
     for group, members in groups.items():
         done = [e.folder.result() for e in members if e.status() == "done"]
+        key = f"training {group} on {device}, jax {jax.__version__}"
         speeds = [r["flops"] / r["tokens"] * r["tokens_per_second"] for r in done if r["tokens_per_second"]]
         if speeds:
             found[group] = median(speeds)
             origin.add("finished runs")
-        elif (group, device) in kept:
-            found[group] = kept[group, device]
+        elif key in before:
+            found[group] = before[key]["flops_per_second"]
             origin.add("an earlier measurement")
         else:
             run = members[0].planned.run
@@ -66,8 +67,7 @@ def here(entries: Sequence[Entry], path: Path, layout: Layout) -> Speed:
                 origin.add(f"{UTILISATION:.0%} of the peak, since it couldn't be measured ({failed[group]})")
                 continue
             found[group] = measured[group]["tokens_per_second"] * run.flops / run.tokens
-            with Rows(path) as file:
-                file.append({"group": group, "device": device, "flops_per_second": found[group]})
+            keep(path, key, flops_per_second=found[group])
             origin.add("a measurement of some steps")
     return Speed(found, f"{device}, by {' and '.join(sorted(origin))}")
 

@@ -89,7 +89,8 @@ def _cube(dimensions: int, seed: int, method: Method) -> Iterator[list[float]]:
     if method == "sobol":
         from scipy.stats import qmc
 
-        draw = qmc.Sobol(dimensions, scramble=True, seed=generator).random
+        sobol: Any = qmc.Sobol  # `seed` is what every SciPy takes; the types know only the new name of it
+        draw = sobol(dimensions, scramble=True, seed=generator).random
     elif method == "random":
         draw = lambda n: generator.random((n, dimensions))  # noqa: E731
     else:

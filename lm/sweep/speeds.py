@@ -15,7 +15,7 @@ from lm.infer.speed import decode_speed
 from lm.sharding import Layout
 from lm.sweep.experiment import Ablation
 from lm.sweep.manifest import Entry
-from lm.train.rows import Rows, read
+from lm.sweep.measured import keep, kept
 from lm.train.run import Run
 from lm.train.speed import training_speeds
 
@@ -31,19 +31,18 @@ def with_training_speed(
     """The runs with the training speed of each arm that has a finished run, and what couldn't be measured."""
     arms = finished(entries)
     keys = {arm: _key("train", run, str(dict(layout.mesh.shape))) for arm, run in arms.items()}
-    kept = _kept(path)
-    if not all(key in kept for key in keys.values()):
+    speeds, failed = kept(path), {}
+    if not all(key in speeds for key in keys.values()):
         measured, failed = training_speeds(arms, layout)
-        _keep(path, [{"key": keys[arm], **speeds} for arm, speeds in measured.items()])
-        kept = _kept(path)
-    else:
-        failed = {}
+        for arm, numbers in measured.items():
+            keep(path, keys[arm], **numbers)
+        speeds = kept(path)
     columns = {
         "tokens_per_second": "tokens_per_second",
         "tokens_per_second_low": "low",
         "tokens_per_second_high": "high",
     }
-    found = {arm: kept.get(key, {}) for arm, key in keys.items()}
+    found = {arm: speeds.get(key, {}) for arm, key in keys.items()}
     runs = runs.assign(**{name: [found.get(arm, {}).get(of) for arm in runs["arm"]] for name, of in columns.items()})
     notes = [f"Training speed: arms in turns on {jax.devices()[0].device_kind}, jax {jax.__version__}."]
     return runs, notes + [f"Training speed of {arm} could not be measured: {why}" for arm, why in failed.items()]
@@ -55,20 +54,18 @@ def decode_table(experiment: Ablation, entries: tuple[Entry, ...], path: Path) -
 
     if not experiment.decode_contexts:
         return None, []
-    kept, rows, notes = _kept(path), [], []
+    speeds, rows, notes = kept(path), [], []
     for context in experiment.decode_contexts:
         for arm, run in finished(entries).items():  # arms take turns, so that a slow minute hits all of them
             key = _key("decode", run.model, f"{context} {DECODE_BATCH}")
-            if key not in kept:
+            if key not in speeds:
                 try:
-                    kept[key] = {"key": key, **decode_speed(run.model, context, DECODE_BATCH)}
-                    _keep(path, [kept[key]])
-                except (
-                    Exception
-                ) as error:  # out of memory, or a mixer that can't decode: the rest is still worth showing
+                    speeds[key] = decode_speed(run.model, context, DECODE_BATCH)
+                    keep(path, key, **speeds[key])
+                except Exception as error:  # out of memory, a mixer that can't decode: the rest is still worth showing
                     notes.append(f"Decoding of {arm} at {context} tokens could not be measured: {error}")
                     continue
-            row = {name: value for name, value in kept[key].items() if name != "key"}
+            row = {name: value for name, value in speeds[key].items() if name != "key"}
             rows.append({"arm": arm, **row, "device": jax.devices()[0].device_kind})
     return (pd.DataFrame(rows) if rows else None), notes
 
@@ -81,13 +78,3 @@ def finished(entries: tuple[Entry, ...]) -> dict[str, Run]:
 def _key(kind: str, what: Any, more: str) -> str:
     """What a speed is of: it holds for one program on one kind of device under one version of JAX."""
     return content_hash([what], kind, more, jax.devices()[0].device_kind, jax.__version__)
-
-
-def _kept(path: Path) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in read(path)}
-
-
-def _keep(path: Path, rows: list[dict[str, Any]]) -> None:
-    with Rows(path) as file:
-        for row in rows:
-            file.append(row)

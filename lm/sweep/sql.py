@@ -271,11 +271,16 @@ def _column(name: str, kind: str) -> str:
 
 def _add(connection: DuckDBPyConnection, name: str, frame: pd.DataFrame) -> None:
     """A table of its own from a frame. A column of mixed values is one of text."""
-    objects = {c: [_cell(v) for v in frame[c]] for c in frame.columns if frame[c].dtype == object}
-    for column, values in objects.items():
-        if len({isinstance(v, str) for v in values if v is not None}) > 1:
-            objects[column] = [v if v is None else str(v) for v in values]
-    connection.register("given", frame.assign(**objects))
+    import pandas as pd
+
+    columns = {}
+    for column in frame.columns:
+        if frame[column].dtype.kind == "O":
+            values = [_cell(value) for value in frame[column]]
+            if len({isinstance(value, str) for value in values if value is not None}) > 1:
+                values = [value if value is None else str(value) for value in values]
+            columns[column] = pd.Series(values, index=frame.index, dtype=object)
+    connection.register("given", frame.assign(**columns))
     connection.execute(f"CREATE TABLE {_name(name)} AS SELECT * FROM given")
     connection.unregister("given")
 

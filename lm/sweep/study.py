@@ -235,8 +235,8 @@ def loss_of(trial: FrozenTrial) -> float:
 
 
 def tables(experiment: Search, folder: Path) -> dict[str, pd.DataFrame]:
-    """For the report: `trials`, one row each (trial, state, heldout_loss, the step at which it was stopped, why it has
-    none, and the paths of the space), and `importances` (path, importance), empty where there are too few trials to tell."""
+    """For the report. `trials`: a row each: trial, state, heldout_loss, the step where it was stopped, why it has no
+    loss, and the paths of the space. `importances`: path and importance, empty of too few trials."""
     import pandas as pd
 
     from lm.sweep.experiment import short

@@ -15,8 +15,8 @@ from lm import data
 from lm.config import content_hash
 from lm.nn.kernels.platform import platform
 from lm.sharding import Layout
+from lm.sweep.measured import keep, kept
 from lm.train.fleet import Alone, Fleet
-from lm.train.rows import Rows, read
 from lm.train.run import Run
 
 WORTH = 20.0  # a measurement is made where what it costs is at most this share of the group's time: one in twenty
@@ -32,19 +32,18 @@ def vectorised_is_faster(runs: Sequence[Run], where: Layout, path: Path, say: Ca
     devices, one after another on one CPU (where an axis of runs was measured to gain nothing).
     """
     key = _key(runs, where)
-    kept = next((row for row in read(path) if row.get("vectorised") == key), None)
-    if kept is None:
+    speeds = kept(path).get(key)
+    if speeds is None:
         usual = platform() != "cpu" or where.mesh.size > 1
         if _seconds(runs) < WORTH * COMPILE:
             return usual
-        kept = {"vectorised": key, "runs": len(runs), "device": jax.devices()[0].device_kind, **measure(runs, where)}
-        with Rows(path) as file:
-            file.append(kept)
+        speeds = measure(runs, where)
+        keep(path, key, runs=len(runs), device=jax.devices()[0].device_kind, **speeds)
         say(
-            f"{len(runs)} runs as one program: {kept['together']:,.0f} tokens/s, "
-            f"one after another: {kept['alone']:,.0f} tokens/s"
+            f"{len(runs)} runs as one program: {speeds['together']:,.0f} tokens/s, "
+            f"one after another: {speeds['alone']:,.0f} tokens/s"
         )
-    return kept["together"] > kept["alone"]
+    return speeds["together"] > speeds["alone"]
 
 
 def measure(runs: Sequence[Run], where: Layout) -> dict[str, float]:
@@ -95,4 +94,5 @@ def _seconds(runs: Sequence[Run]) -> float:
 
 def _key(runs: Sequence[Run], where: Layout) -> str:
     shape = str(dict(where.mesh.shape))
-    return content_hash([runs[0].model, runs[0].data], runs[0].group(""), str(len(runs)), shape, jax.__version__)
+    device = jax.devices()[0].device_kind
+    return content_hash([], "together", runs[0].group(""), str(len(runs)), shape, device, jax.__version__)

@@ -85,6 +85,11 @@ def silent(study: Study, objective=climb, **options):
     return search(study, objective, say=lambda _: None, **options)
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_disks(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
 def kept(study: Study):
     """All that a search leaves."""
     return [(t.params, state_of(t), t.values, t.intermediate_values) for t in study.trials()]
@@ -147,7 +152,7 @@ def test_the_report_of_a_search(tmp_path):
             raise Worthless("the loss is nan")
         return climb(trial)
 
-    experiment = toy(TPE(startup=4, pruner=SuccessiveHalving(first=1, factor=2)), trials=24)
+    experiment = toy(TPE(startup=4, pruner=Median(startup=8)), trials=24)
     study = Study(experiment, tmp_path)
     early = experiment.report(
         title="a", question="Which?", runs=pd.DataFrame(), curves=None, **found(study, objective, 4)
@@ -191,7 +196,6 @@ def test_a_search_killed_at_any_write_goes_on_as_if_it_had_not_been(name, tmp_pa
             raise Kill
 
     monkeypatch.setattr(backend, "append_logs", dying)
-    monkeypatch.setattr("os.fsync", lambda file: None)
     deaths, over = 0, False
     while not over:
         folder, left[0] = tmp_path / f"cut-{deaths}", deaths + 1
