@@ -3,8 +3,10 @@
     lm sweep run experiments/seeds.py
     lm sweep run experiments/seeds.py --preset smoke
 
-62 runs, an estimated 5 minutes on two CPU cores.
-Not run in full yet: there is no result to show.
+62 runs, 10 minutes by two workers on two CPU cores that had other work too.
+Found: held-out loss after 150 steps has a standard deviation of 0.0259 nats [0.0192, 0.0401] from seed to seed; of its
+variance a third is the initialisation [7%, 76%] and a half the order of the data [13%, 86%]. MHA and MQA with the same
+seed correlate by +0.03 [-0.48, +0.52]: here pairing gains nothing. A difference of 0.035 nats needs 17 seeds an arm.
 """
 
 from experiments.base import small_decoder, smoke

@@ -70,11 +70,19 @@ class Plan(Costed):
         print(f"{found.name}: {found.question}\n")
         sizes = {row["id"]: row["memory"] for row in manifest.rows(path)}
         rows = [
-            entry.row()
-            | {"status": entry.status(), "memory MB": sizes[entry.id] / 1e6, "hours": hours.get(entry.id, 0.0)}
+            {
+                "id": entry.id,
+                "arm": entry.planned.arm,
+                "seed": entry.planned.seed,
+                "status": entry.status(),
+                "params": entry.row()["params"],
+                "FLOPs": f"{entry.planned.run.flops:.2e}",
+                "memory": f"{sizes[entry.id] / 1e6:,.0f} MB",
+                "time": duration(3600 * hours[entry.id]) if entry.id in hours else "",
+            }
             for entry in entries
         ]
-        print(table(rows, ("id", "arm", "seed", "status", "params", "flops", "memory MB", "hours")))
+        print(table(rows, tuple(rows[0])))
         if before is not None and before.text():
             print(f"\nSince the plan before:\n{before.text()}")
         groups = len({entry.group for entry in left})
@@ -115,7 +123,7 @@ class RunSweep(OfExperiment, Doing):
         _report(found, entries, folder, layout(self.mesh, self.rules))
         failed = [entry for entry in entries if entry.status() == "failed"]
         if failed:
-            print(f"{len(failed)} runs failed; lm sweep retry {found.path} lets them be tried again")
+            print(f"{len(failed)} runs failed; {found.to('retry')} lets them be tried again")
         return 0 if all(entry.status() == "done" for entry in entries) else 1
 
     def _search(self, found: ExperimentFile, folder: Path) -> int:
@@ -206,7 +214,7 @@ class Submit(Costed, Doing):
             return 0
         for one in submit(launcher, work):
             print(f"worker {one.worker}: {one.job}")
-        print(f"{len(left)} runs to do; lm sweep status {found.path} shows how they get on")
+        print(f"{len(left)} runs to do; {found.to('status')} shows how they get on")
         return 0
 
 
@@ -257,7 +265,7 @@ def _report(found: ExperimentFile, entries: tuple[Entry, ...], folder: Path, lay
     from lm.sweep.report import report
 
     if not any(entry.status() == "done" for entry in entries):
-        raise UserError(f"no run of {found.name} is done yet; lm sweep run {found.path} does them")
+        raise UserError(f"no run of {found.name} is done yet; {found.command} does them")
     made = report(found, entries, folder, layout)
     made.write(folder)
     print(f"\n{made.text()}\n\nreport: {folder / 'report.html'}")

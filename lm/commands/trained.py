@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional
@@ -105,12 +109,20 @@ class Verify(Shared):
     """Devices, as they were when the run was done."""
 
     def __call__(self) -> int:
+        keep_to(self.run)
         from lm.sharding import layout
         from lm.train.verify import verify
 
         verdict = verify(self.run, self.steps, layout(self.mesh))
         print(verdict.text())
         return 0 if verdict.equal else 1
+
+
+def keep_to(run: str) -> None:
+    """Keeps this process to as many cores as the run last had, before JAX starts: on CPU bits may depend on them."""
+    with contextlib.suppress(OSError, ValueError, KeyError, IndexError):  # what isn't known changes nothing
+        had = json.loads((Path(run) / "provenance.json").read_text())["starts"][-1]["cores"]
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:had])
 
 
 def growing(decode: Callable[[list[int]], str], tokens: Iterable[int | None]) -> Iterator[str]:

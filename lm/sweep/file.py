@@ -28,6 +28,10 @@ class ExperimentFile:
     command: str
     experiment: Experiment
 
+    def to(self, action: str) -> str:
+        """The command line that does something else with the same experiment."""
+        return self.command.replace("lm sweep run", f"lm sweep {action}", 1)
+
 
 def load(path: str | Path, preset: str | None = None, overrides: Sequence[str] = ()) -> ExperimentFile:
     """The value `experiment` of a file, with one of the file's `presets` and then overrides applied.

@@ -18,7 +18,6 @@ from lm.sweep.experiment import short
 from lm.sweep.search import Search
 from lm.sweep.study import Study, Trial, as_run
 from lm.train import hosts
-from lm.train.folder import RunFolder
 from lm.train.lane import Diverged, Machine, Pruned, Stopped
 from lm.train.lock import RunLocked
 from lm.train.loop import train
@@ -115,11 +114,10 @@ def loss_of_run(study: Study, trial: Trial, machine: Machine) -> float:
     with study.asking():
         manifest.add(entry, study.folder / "manifest.jsonl")
     if entry.status() == "done":
-        for step, loss in _seen(entry.folder):
-            if step < run.run.train.steps:  # no trial is judged by its end
-                trial.note(step, loss)
+        for step, loss in _seen(entry):
+            trial.note(step, loss)
         return entry.folder.result()["heldout_loss"]
-    for step, loss in _seen(entry.folder):  # of a process that died, or of another search
+    for step, loss in _seen(entry):  # of a process that died, or of another search
         if trial.judge(step, loss):
             raise Pruned(f"pruned at step {step} of {run.run.train.steps} with held-out loss {loss:.4f}")
     if entry.folder.diverged():
@@ -137,10 +135,10 @@ def loss_of_run(study: Study, trial: Trial, machine: Machine) -> float:
         raise (Hopeless if entry.folder.failed_for_good() else Failed)(line) from error
 
 
-def _seen(folder: RunFolder) -> Iterator[tuple[int, float]]:
-    """The held-out losses that a run has written so far, by step."""
-    for row in read(folder.rows):
-        if row["split"] == "heldout":
+def _seen(entry: manifest.Entry) -> Iterator[tuple[int, float]]:
+    """The held-out losses that a run has written so far, by step. Not that of its end, by which no trial is judged."""
+    for row in read(entry.folder.rows):
+        if row["split"] == "heldout" and row["step"] < entry.planned.run.train.steps:
             yield row["step"], row["loss"]
 
 

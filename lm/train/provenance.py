@@ -35,6 +35,7 @@ def provenance(folder: str | Path | None = None) -> dict[str, Any]:
         "packages": _versions(),
         "devices": dict(Counter(d.device_kind for d in jax.devices())),
         "backend": jax.default_backend(),
+        "cores": cores(),  # on CPU, large sums are divided among them, and their last bits depend on how
         "processes": jax.process_count(),
         "environment": {
             name: value for name, value in sorted(os.environ.items()) if name.startswith("JAX_") or name in ENVIRONMENT
@@ -42,6 +43,11 @@ def provenance(folder: str | Path | None = None) -> dict[str, Any]:
     }
     git = _git_state(Path(folder or Path.cwd()))
     return {**facts, "git": git} if git else facts
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def clock() -> str:

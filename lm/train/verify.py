@@ -116,7 +116,7 @@ def _circumstances(home: RunFolder) -> tuple[str, ...]:
     changed = [f"{name}: {old} then, {new} now" for name, (old, new) in packages.items() if old != new]
     if together > 1:
         changed.append(f"one program with {together} runs then, alone now")
-    for name in ("devices", "platform", "environment"):
+    for name in ("devices", "cores", "platform", "environment"):
         if then.get(name) != now.get(name):
             changed.append(f"{name}: {then.get(name)} then, {now.get(name)} now")
     before, after = then.get("git") or {}, now.get("git") or {}

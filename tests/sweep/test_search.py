@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from lm.sweep.study import Study, StudyError, importances, loss_of, planned, sta
 from lm.sweep.trials import Failed, Hopeless, Worthless, search, train_trials
 from lm.train import Recording, Run, Training
 from lm.train import loop as loop_module
+from lm.train.folder import RunFolder
 from lm.train.lane import Machine, Pruned, Stopped
 from lm.train.lock import RunLocked, lock
 
@@ -459,16 +461,20 @@ def test_trials_are_runs_that_are_listed_judged_and_never_done_twice(real, tmp_p
 
 def test_a_search_cut_off_while_it_trains_comes_to_the_same_end(real, tmp_path, monkeypatch):
     whole = done(real, tmp_path / "a" / "search")[1]
-    report, calls = loop_module.Trainer._report, []
+    calls = Counter()
 
-    def dying(self, *arguments):
-        calls.append(arguments)
-        if len(calls) in (3, 9):
-            raise Kill
-        report(self, *arguments)
+    def dying(act, at):
+        def instead(*arguments):
+            calls[act] += 1
+            if calls[act] in at:
+                raise Kill
+            return act(*arguments)
 
-    monkeypatch.setattr(loop_module.Trainer, "_report", dying)
-    for _ in range(2):
+        return instead
+
+    monkeypatch.setattr(loop_module.Trainer, "_report", dying(loop_module.Trainer._report, at=(3, 9)))
+    monkeypatch.setattr(RunFolder, "finish", dying(RunFolder.finish, at=(1,)))  # after the last evaluation
+    for _ in range(3):
         with pytest.raises(Kill):
             done(real, tmp_path / "b" / "search")
     assert done(real, tmp_path / "b" / "search")[1] == whole
