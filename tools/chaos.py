@@ -196,6 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
         began = time.monotonic()
         done = Disturbed(place, experiment, asked.workers, random.Random(asked.seed)).run(asked.rounds, asked.limit)
         seconds = time.monotonic() - began
+        assert not asked.rounds or sum(done.values()), f"{place}: it ended before anything was done to it"
         check(reference, table(folder / place))
         what = ", ".join(f"{name} {count}" for name, count in sorted(done.items()))
         print(f"{place}: {len(reference)} runs, {seconds:.0f} s, equal to inline to the bit; {what}", flush=True)

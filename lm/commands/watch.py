@@ -117,6 +117,7 @@ class Prune(Shared):
 
         from lm.sweep import manifest
         from lm.train.folder import RunFolder
+        from lm.train.lock import RunLocked, lock
 
         root = Path(self.results)
         if not (root / "runs").is_dir():
@@ -130,7 +131,8 @@ class Prune(Shared):
             size += bytes_
             print(f"{home.path}: {home.status()}, {bytes_ / 1e6:.1f} MB")
             if self.yes:
-                shutil.rmtree(home.path)
+                with contextlib.suppress(RunLocked), lock(home.path):
+                    shutil.rmtree(home.path)
         print(
             f"{len(orphans)} runs that no manifest names, {size / 1e6:.1f} MB"
             + ("" if self.yes or not orphans else "; --yes deletes them")

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lm.files import first_line
 from lm.sweep.manifest import Entry
 from lm.sweep.vectorise import vectorised_is_faster
 from lm.train import hosts
 from lm.train.folder import RunFolder
 from lm.train.group import Member, train_together
 from lm.train.lane import Machine, Stopped
-from lm.train.lock import RunLocked
+from lm.train.lock import LeaseLost, RunLocked
 from lm.train.loop import train
 
 Together = Literal["auto", "always", "never"]
@@ -94,6 +95,8 @@ class Worker:
         for entry in self.entries:
             if entry.folder.failed_for_good() and entry.id not in self._failed:
                 self._failed[entry.id] = f"{entry.planned.label}: {entry.folder.failure()}"
+            elif entry.status() == "done":
+                self._failed.pop(entry.id, None)
         return Outcome(self._done, before, tuple(self._failed.values()), tuple(busy.values()))
 
     def _left(self) -> list[Entry]:
@@ -119,14 +122,23 @@ class Worker:
     def _vectorises(self, group: Sequence[Entry]) -> bool:
         if self.together != "auto":
             return self.together == "always"
-        return vectorised_is_faster([e.planned.run for e in group], self.machine.layout, self.speeds, self.say)
+        try:
+            return vectorised_is_faster([e.planned.run for e in group], self.machine.layout, self.speeds, self.say)
+        except Exception as error:  # a run that can't be trained says so itself when its turn comes
+            self.say(f"runs of {group[0].planned.arm} couldn't be measured as one program: {first_line(error)}")
+            return False
 
     def _do(self, part: Sequence[Entry], busy: dict[str, str]) -> int:
         """Trains runs at once; how many were really tried. What fails is said, and the rest goes on."""
         if not hosts.several():  # others may have done some since the list was made
             part = [entry for entry in part if self._open(entry)]
         if len(part) > 1:
-            found = train_together([Member(e.planned.run, e.folder.path) for e in part], self.machine)
+            try:
+                found = train_together([Member(e.planned.run, e.folder.path) for e in part], self.machine)
+            except Stopped:
+                raise
+            except Exception as error:
+                found = [error] * len(part)
             return sum(self._note(entry, result, busy) for entry, result in zip(part, found, strict=True))
         for entry in part:
             try:
@@ -134,6 +146,7 @@ class Worker:
             except Stopped:
                 raise
             except Exception as error:  # a fault of one run, whatever it is, must not end the others
+                hosts.end_unless_agreed(error)
                 result = error
             return self._note(entry, result, busy)
         return 0
@@ -169,4 +182,6 @@ def reason_of(folder: RunFolder, error: Exception) -> str:
     """The line that says why a run failed: what its folder says, or the error where nothing could be written."""
     if folder.status() == "failed":
         return folder.failure()
+    if isinstance(error, LeaseLost | hosts.PeerFailed) or folder.status() == "running":
+        return str(error)  # the folder is another process's
     return folder.fail(error)

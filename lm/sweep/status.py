@@ -27,6 +27,7 @@ class RunState:
     heldout: float | None
     tokens_per_second: float | None
     note: str
+    process: str  # who trains it, where it is being trained
 
     @property
     def left(self) -> float:
@@ -78,7 +79,7 @@ class SweepState:
         if not running or not speeds:
             return None
         left = sum(run.left for run in self.runs if run.status != "failed")
-        return left / (sum(speeds) / len(speeds)) / len(running)
+        return left / (sum(speeds) / len(speeds)) / len({run.process for run in running})
 
     def line(self) -> str:
         """One line: counts, the best so far, the time left."""
@@ -105,7 +106,17 @@ def _run(entry: Entry) -> RunState:
     note = entry.folder.failure() if status == "failed" else ""
     speed = next((row["tokens_per_second"] for row in reversed(rows) if row.get("tokens_per_second")), None)
     step = max(train.get("step", 0), heldout.get("step", 0))
-    return RunState(entry, status, step, train.get("loss"), heldout.get("loss"), speed, note)
+    process = _holder(entry.folder.path) if status == "running" else ""
+    return RunState(entry, status, step, train.get("loss"), heldout.get("loss"), speed, note, process)
+
+
+def _holder(folder: Path) -> str:
+    """Process and machine that hold a run: those of a fleet are one."""
+    try:
+        owner = json.loads((folder / "lease").read_text())
+        return f"{owner['pid']} {owner['host']}"
+    except (OSError, ValueError, KeyError):
+        return folder.name
 
 
 def last_rows(path: Path) -> list[dict[str, Any]]:

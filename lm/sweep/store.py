@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 MANIFEST = "manifest.jsonl"
-NUMBERS = (
-    "heldout_loss",
-    "heldout_bpb",
-    "tokens_per_second",
-    "seconds",
-)  # missing rather than absent before a run ends
+NUMBERS = ("heldout_loss", "heldout_bpb", "tokens_per_second", "seconds")  # missing, not absent, before a run ends
 LABELS = ("experiment", "id", "arm", "seed")
 KEPT_APART = ("status", "point", "config")  # of a manifest's row: what changes, and what isn't one value
 
@@ -208,9 +203,7 @@ def rows_table(runs: Sequence[Listed], split: str | None = None) -> pd.DataFrame
     folders = {run.folder.path: run.folder for run in runs}
     where = "" if split is None else f" WHERE split = {engine.literal(split)}"
     rows = engine.select(f"SELECT * FROM rows{where}", {}, list(folders.values()), exact=True)
-    found = labels.merge(
-        rows, on="id", suffixes=("", "_of_row")
-    )  # in the order of the labels, each run's rows in theirs
+    found = labels.merge(rows, on="id", suffixes=("", "_of_row"))  # keeps the order of the runs and of each one's rows
     found["flops"] *= found["tokens"]
     return found
 
@@ -248,7 +241,7 @@ def _value(row: dict[str, Any], path: str) -> str | int | float | None:
         for key in path.split("."):
             value = value[int(key)] if isinstance(value, list) else value[key]  # type: ignore[index]
     except (KeyError, IndexError, TypeError, ValueError):  # none listed, or a table's key with a dot in it
-        if path not in row["point"]:
+        if path not in row.get("point", {}):
             return None
         value = row["point"][path]
     return value if isinstance(value, str | int | float) else _label(json.dumps(value))

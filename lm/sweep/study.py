@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 import time
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm.config import ConfigError, diff, dumps, loads, replace
 from lm.errors import UserError
-from lm.sweep.experiment import Planned
+from lm.sweep.experiment import Planned, short
 from lm.sweep.search import Search, optuna
 from lm.train.lock import RunLocked, held, lock
 from lm.train.rows import whole
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 FILE = "study.log"
 NAME = "search"  # of the one study in a file; brackets of Hyperband depend on it
-PATIENCE = 0.05  # seconds between two looks at whether it is our turn to ask
+OF = "experiment"  # where a study keeps what it is of: the search and the fingerprint of its data
+PATIENCE = 0.005  # seconds between two looks at whether it is our turn
 FEWEST = 10  # finished trials of which parameter importances are made
 
 
@@ -94,22 +96,15 @@ class Study:
                 pruner=pruner.make(experiment.base.train.steps) if pruner else optuna().pruners.NopPruner(),
                 load_if_exists=True,
             )
-            _check_same(self._study.user_attrs, experiment, data, folder / FILE)
-            for name, value in {"search": dumps(experiment), "data": data}.items():
-                if self._study.user_attrs.get(name) != value:
-                    self._study.set_user_attr(name, value)
+            kept, mine = self._study.user_attrs.get(OF), [dumps(experiment), data]
+            if kept is not None:
+                _check_same(kept, experiment, data, folder / FILE)
+            if kept != mine:  # the first time, or with another number of trials
+                self._study.set_user_attr(OF, mine)
 
-    @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self) -> contextlib.AbstractContextManager[None]:
         """One process at a time, of all machines: who decides what is tried next, or writes to the manifest."""
-        with contextlib.ExitStack() as turn:
-            while True:
-                try:
-                    turn.enter_context(lock(self.folder / "locks" / "ask"))
-                    break
-                except RunLocked:
-                    time.sleep(PATIENCE)
-            yield
+        return _turn(self.folder / "locks" / "ask")
 
     @contextlib.contextmanager
     def next(self, skip: Container[int] = ()) -> Iterator[Trial | None]:
@@ -184,7 +179,10 @@ class Study:
 def stored(folder: Path) -> tuple[Search, str] | None:
     """The search that `folder` keeps the trials of, with the fingerprint of its data; None if there is none."""
     study = _reading(folder)
-    return None if study is None else (loads(study.user_attrs["search"]), study.user_attrs["data"])
+    if study is None or OF not in study.user_attrs:
+        return None
+    text, data = study.user_attrs[OF]
+    return loads(text), data
 
 
 def finished(folder: Path) -> int:
@@ -239,17 +237,13 @@ def tables(experiment: Search, folder: Path) -> dict[str, pd.DataFrame]:
     loss, and the paths of the space. `importances`: path and importance, empty of too few trials."""
     import pandas as pd
 
-    from lm.sweep.experiment import short
-
     study = _reading(folder)
     rows = []
     for trial in study.get_trials(deepcopy=False) if study else ():
         point = point_of(experiment, trial) or {}
-        row = {"trial": trial.number, "state": state_of(trial), "heldout_loss": loss_of(trial)}
-        row |= {
-            "step": trial.last_step if state_of(trial) == "pruned" else None,
-            "why": trial.user_attrs.get("why", ""),
-        }
+        state, why = state_of(trial), trial.user_attrs.get("why", "")
+        row = {"trial": trial.number, "state": state, "heldout_loss": loss_of(trial), "why": why}
+        row["step"] = trial.last_step if state == "pruned" else None
         values = {p: v if isinstance(v, int | float | str) else short(v) for p, v in point.items()}
         rows.append(row | {path: values.get(path) for path in experiment.space})
     columns = ["trial", "state", "heldout_loss", "step", "why", *experiment.space]
@@ -283,44 +277,66 @@ def _reading(folder: Path) -> OptunaStudy | None:
         return None
 
 
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Waits for a lock, and holds it."""
+    with contextlib.ExitStack() as holding:
+        while True:
+            try:
+                holding.enter_context(lock(folder))
+                break
+            except RunLocked:
+                time.sleep(PATIENCE)
+        yield
+
+
+class _Turn:
+    """A lock as Optuna's journal wants one. Its own kinds are held on for half a minute after their holder's death."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held = threading.local()
+
+    def take(self) -> contextlib.AbstractContextManager[None]:
+        return _turn(self.folder)
+
+    def acquire(self) -> bool:
+        self._held.by = contextlib.ExitStack()
+        self._held.by.enter_context(self.take())
+        return True
+
+    def release(self) -> None:
+        self._held.by.close()
+
+
 def _storage(path: Path, mend: bool = False) -> Any:
     """The journal. mend: cut off a line that a full disk or a power cut left unfinished."""
-    journal = optuna().storages.journal
-    # the name must be absolute, and the lock a file: Optuna's own choice, a link, is waited for without end where its
-    # target isn't found
-    name = str(path.absolute())
-    turn = journal.JournalFileOpenLock(name)
+    journal, turn = optuna().storages.journal, _Turn(path.parent / "locks" / "journal")
     try:
         if mend and path.exists():
-            turn.acquire()
-            try:
+            with turn.take():
                 if (end := whole(text := path.read_bytes())) < len(text):
                     os.truncate(path, end)
-            finally:
-                turn.release()
-        return optuna().storages.JournalStorage(journal.JournalFileBackend(name, lock_obj=turn))
+        return optuna().storages.JournalStorage(journal.JournalFileBackend(str(path.absolute()), lock_obj=turn))
     except ValueError:
         lines = path.read_bytes().splitlines(keepends=True)
         bad = next((i for i, line in enumerate(lines, start=1) if not whole(line)), len(lines))
-        raise StudyError(
-            f"{path} line {bad} is damaged; remove that line, or the file: finished runs are kept"
-        ) from None
+        again = "remove that line, or the file: finished runs are kept"
+        raise StudyError(f"{path} line {bad} is damaged; {again}") from None
     except OSError as error:
         raise StudyError(f"{path} can't be read or written: {error.strerror}") from error
 
 
-def _check_same(kept: dict[str, Any], experiment: Search, data: str, path: Path) -> None:
+def _check_same(kept: list[str], experiment: Search, data: str, path: Path) -> None:
     """Raises StudyError if what is kept is another search's."""
-    if "search" not in kept:
-        return
     again = "give the search another file name, or remove that file: finished runs are kept"
     try:
-        changes = diff(loads(kept["search"]), experiment)
+        changes = diff(loads(kept[0]), experiment)
     except ConfigError as error:
         raise StudyError(f"{path} is of a search that this version can't read ({error}); {again}") from None
     changes.pop("trials", None)
     if changes:
         name, (old, new) = next(iter(changes.items()))
         raise StudyError(f"{path} is of another search ({name} is {old} there, {new} here); {again}")
-    if kept.get("data", data) != data:
-        raise StudyError(f"the data has changed since {path} began ({kept['data']} then, {data} now); {again}")
+    if kept[1] != data:
+        raise StudyError(f"the data has changed since {path} began ({kept[1]} then, {data} now); {again}")

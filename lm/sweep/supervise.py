@@ -40,14 +40,14 @@ def supervise(
             if missing:
                 finished = now.counts.get("done", 0) + now.counts.get("failed", 0)
                 fruitless = 0 if finished > done else fruitless + 1
-                done = finished
-                if fruitless > PATIENCE:
+                done = max(done, finished)
+                if fruitless > PATIENCE and not mine:
                     raise NoProgress(
                         f"workers ended {fruitless} times in a row without one run more being done; "
                         f"their logs, beside {work.manifest}, say why"
                     )
                 mine |= {one.worker: one for one in submit(launcher, replace(work, only=missing))}
-            time.sleep(POLL)
+            time.sleep(POLL * min(10, 1 + fruitless))  # workers that can't begin aren't started every second
     except (KeyboardInterrupt, NoProgress):
         launcher.cancel([one.job for one in mine.values()])
         raise

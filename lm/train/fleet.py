@@ -34,8 +34,8 @@ class Alone:
         self.program: Program = program(run.model, shape, where)
         self.together = run.steps_at_once
 
-    def start(self, lanes: Sequence[Lane]) -> State:
-        return lanes[0].state(self.program)
+    def start(self, states: Sequence[State]) -> State:
+        return states[0]
 
     def advance(self, state: State, batches: Sequence[list[Any]]) -> tuple[State, dict[str, jax.Array]]:
         """A step for each lane's batches. Metrics are [steps], or scalars where steps are dispatched one by one."""
@@ -69,9 +69,9 @@ class Fleet:
         self.sharding = NamedSharding(_mesh(devices), PartitionSpec(RUNS))
         self.first = first
 
-    def start(self, lanes: Sequence[Lane]) -> State:
-        """Each lane's state, made or read as if it were alone, side by side on the devices."""
-        states = [jax.device_get(lane.state(self.program)) for lane in lanes]
+    def start(self, states: Sequence[State]) -> State:
+        """Each run's state, made or read as if it were alone, side by side on the devices."""
+        states = [jax.device_get(state) for state in states]
         states += [states[-1]] * (self.size - len(states))
         return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), self.sharding), *states)
 

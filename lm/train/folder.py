@@ -22,6 +22,9 @@ class RunError(UserError):
     """A run's folder that can't be used."""
 
 
+PATIENCE = 5  # deaths without a word that count as one failure
+
+
 class GaveUp(UserError):
     """A run that died again and again at the same place."""
 
@@ -106,27 +109,33 @@ class RunFolder:
         return json.loads((self.path / "result.json").read_text())
 
     def failure(self) -> str:
-        """Why a failed run failed, in one line."""
-        return json.loads((self.path / "failure.json").read_text())["error"]
+        """Why a failed run failed, in one line; "" if it is tried again by now."""
+        return self._failure().get("error", "")
 
     def failed_for_good(self) -> bool:
         """Whether a failure is one that trying again doesn't help, or was tried often enough. `retry` forgets it."""
-        file = self.path / "failure.json"
-        return file.exists() and json.loads(file.read_text()).get("final", False)
+        return self._failure().get("final", False)
 
     def diverged(self) -> bool:
         """Whether it failed because its loss or gradient became no number."""
-        file = self.path / "failure.json"
-        return file.exists() and json.loads(file.read_text()).get("kind") == "Diverged"
+        return self._failure().get("kind") == "Diverged"
+
+    def _failure(self) -> dict[str, Any]:
+        """What is known of a failure, {} of none: its file goes away the moment another process tries again."""
+        try:
+            return json.loads((self.path / "failure.json").read_text())
+        except FileNotFoundError:
+            return {}
 
     def count_try(self, step: int, limit: int) -> None:
         """Notes that training starts at `step`. Raises GaveUp if it did so `limit` times before and never got on.
 
-        A process that is killed leaves no word; its start is all that is known of it.
+        A process that is killed leaves no word; its start is all that is known of it. Since that is more often the
+        fate of the process than the fault of the run, it takes PATIENCE times as many.
         """
         before = self._tries()
         tries = before["tries"] if before["step"] == step else 0
-        if tries >= limit:
+        if tries >= (limit if before.get("error") else limit * PATIENCE):
             said = f": {before['error']}" if before.get("error") else " without a word, as a killed process does"
             raise GaveUp(f"given up after {tries} tries from step {step}; the last ended{said}")
         self._write("tries.json", json.dumps({"step": step, "tries": tries + 1}))

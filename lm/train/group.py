@@ -16,7 +16,7 @@ import jax
 from lm import data
 from lm.train.fleet import Fleet
 from lm.train.folder import RunFolder
-from lm.train.lane import Lane, Machine, Stopped, opened
+from lm.train.lane import AlreadyDone, Lane, Machine, Stopped, opened
 from lm.train.loop import Trainer
 from lm.train.memory import memory
 from lm.train.run import Run
@@ -52,6 +52,8 @@ def train_together(members: Sequence[Member], machine: Machine) -> list[dict[str
                     outcomes[index] = home.result()
                 else:
                     lanes[index] = open_lanes.enter_context(opened(member.run, home, machine))
+            except AlreadyDone:
+                outcomes[index] = home.result()
             except Exception as error:
                 outcomes[index] = error
         by_step = sorted(lanes.values(), key=lambda lane: lane.step)
@@ -73,22 +75,29 @@ def _train(lanes: Sequence[Lane], machine: Machine, stop: StopRequest) -> None:
         for lane in lanes:
             lane.fail(Stopped("stopped before it began"))
         return
+    if not _runs_out_of_memory(lanes, machine, stop):
+        return
+    half = len(lanes) // 2
+    log.warning("%d runs together don't fit the memory; going on with %d", len(lanes), half)
+    for part in (lanes[:half], lanes[half:]):
+        left = [lane for lane in part if lane.error is None and lane.home.status() != "done"]
+        for lane in left:
+            lane.rewind()
+        for _, same in itertools.groupby(sorted(left, key=lambda lane: lane.step), key=lambda lane: lane.step):
+            _train(list(same), machine, stop)
+
+
+def _runs_out_of_memory(lanes: Sequence[Lane], machine: Machine, stop: StopRequest) -> bool:
+    """Trains lanes as one; True if that needs more memory than there is. Once it returns, nothing of it is kept."""
     try:
         Trainer(lanes, Fleet([lane.run for lane in lanes], machine.layout), machine).run_to_end(stop)
     except Exception as error:
-        if not out_of_memory(error) or len(lanes) == 1:
-            for lane in lanes:
-                if lane.error is None:
-                    lane.fail(error)
-            return
-        half = len(lanes) // 2
-        log.warning("%d runs together don't fit the memory; going on with %d", len(lanes), half)
-        for part in (lanes[:half], lanes[half:]):
-            left = [lane for lane in part if lane.error is None and lane.home.status() != "done"]
-            for lane in left:
-                lane.rewind()
-            for _, same in itertools.groupby(sorted(left, key=lambda lane: lane.step), key=lambda lane: lane.step):
-                _train(list(same), machine, stop)
+        if out_of_memory(error) and len(lanes) > 1:
+            return True
+        for lane in lanes:
+            if lane.error is None:
+                lane.fail(error)
+    return False
 
 
 def fitting(lanes: Sequence[Lane], machine: Machine) -> int:

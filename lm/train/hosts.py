@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -69,10 +71,25 @@ def on_first(act: Callable[[], Any]) -> Any:
         except Exception as caught:
             error = caught
     if several() and any_of(error is not None) and error is None:
-        raise PeerFailed("the first process of this run couldn't go on; its log says why")
+        raise agree_on(PeerFailed("the first process of this run couldn't go on; its log says why"))
     if error is not None:
-        raise error
+        raise agree_on(error)
     return found
+
+
+def agree_on(error: Exception) -> Exception:
+    """Marks an error that every process of the run knows of."""
+    error.agreed = True  # type: ignore[attr-defined]
+    return error
+
+
+def end_unless_agreed(error: Exception) -> None:
+    """Ends this process if it alone knows of an error: the others wait for it, and jax.distributed then ends them.
+    Does nothing for a single process."""
+    if several() and not getattr(error, "agreed", False):
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(1)
 
 
 class PeerFailed(RuntimeError):

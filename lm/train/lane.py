@@ -37,6 +37,10 @@ class Diverged(UserError):
     final = True
 
 
+class AlreadyDone(Exception):
+    """Another process finished the run before this one had it."""
+
+
 class Pruned(UserError):
     """Training was stopped because the run isn't worth more; it is saved and can be continued."""
 
@@ -59,6 +63,8 @@ class Lane:
         self.run, self.home, self.dataset, self.lease = run, home, dataset, lease
         self.error: Exception | None = None
         self.together = 1  # runs that its program has
+        self.tries = machine.tries
+        self._state: State | None = None
         self.checkpoints = Checkpoints(home.checkpoints, keep=run.record.keep)
         self.rows = Rows(home.rows) if hosts.first() else None  # of several processes one writes
         self.rewind()
@@ -77,11 +83,19 @@ class Lane:
             self.rows.close()
         self.checkpoints.close()
 
-    def state(self, program: Program) -> State:
-        """The newest checkpoint's state, or the initial one."""
+    def begin(self, program: Program) -> None:
+        """Counts the try, and makes or reads the state to begin with."""
+        hosts.on_first(lambda: self.home.count_try(self.step, self.tries))
         if self.step == 0:
-            return program.init(self.run.seed)
-        return self.checkpoints.restore(program.abstract_state(), self.step)
+            self._state = program.init(self.run.seed)
+        else:
+            self._state = self.checkpoints.restore(program.abstract_state(), self.step)
+
+    def started(self) -> State:
+        """That state, handed over: the program that goes on with it donates it."""
+        state, self._state = self._state, None
+        assert state is not None
+        return state
 
     def report(self, before: int, found: dict[str, list[float]], batches: list[Any], speeds: dict[str, Any]) -> None:
         """Checks the metrics of steps that are done, and writes a row where one is due."""
@@ -144,12 +158,14 @@ class Lane:
     def fail(self, error: Exception) -> None:
         """Goes no further; says why in the folder, unless that is another's by now or the run was only stopped."""
         self.error = error
-        if not hosts.first():
+        if self.lease is None or isinstance(error, LeaseLost):
             return
-        if isinstance(error, Stopped | Pruned):
-            self.home.retry()
-        elif not isinstance(error, LeaseLost):
-            self.home.fail(error)
+        with contextlib.suppress(LeaseLost, OSError):  # what another process has by now isn't this one's to write to
+            self.lease.beat()
+            if isinstance(error, Stopped | Pruned):
+                self.home.retry()
+            else:
+                self.home.fail(error)
 
     def _result(self) -> dict[str, Any]:
         rows = read(self.home.rows)
@@ -175,6 +191,8 @@ def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
     """
     with contextlib.ExitStack() as held:
         lease = hosts.on_first(lambda: held.enter_context(lock(home.path)))
+        if hosts.from_first(home.status() == "done"):
+            raise AlreadyDone
         dataset = data.load(run.data)
         if dataset.vocab > run.model.vocab:
             raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
@@ -182,7 +200,6 @@ def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
         hosts.on_first(lambda: home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, origin))
         try:
             lane = Lane(run, home, dataset, lease, machine)
-            hosts.on_first(lambda: home.count_try(lane.step, machine.tries))
         except Exception as error:
             if hosts.first():
                 home.fail(error)

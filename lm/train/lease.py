@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import socket
 import threading
@@ -81,14 +82,16 @@ class Lease:
 
     def beat(self) -> None:
         """Touches the lease. Raises LeaseLost if it is another's by now, OSError if that can't be known."""
+        asked = now()
         found = _read(self.path)
         if found is None or found.token != self.owner.token:
+            self._sure = -math.inf
             raise LeaseLost(
                 f"{self.path.parent} was taken over by {found or 'another process'} while this one stood still; "
                 "what it has written is continued there"
             )
         os.utime(self.path)
-        self._sure = now()
+        self._sure = asked  # not a moment later: this process may have stood still in between
 
     def release(self) -> None:
         _heart.remove(self)
@@ -128,11 +131,15 @@ class Lease:
                     raise quicker from None
         else:
             raise quicker
-        found = _read(self.path)
-        if found is not None and found.token != dead.token:
+        began, found = now(), _read(self.path)
+        if found is None or found.token != dead.token:
             claim.rmdir()
             raise quicker
-        os.replace(self._written(), self.path)
+        whole = self._written()
+        if now() - began > EXPIRY / 2:  # this process stood still, and its claim may have been taken for dead
+            whole.unlink(missing_ok=True)
+            raise quicker
+        os.replace(whole, self.path)
         for old in self.path.parent.glob(f"lease.{dead.token}.*"):
             with contextlib.suppress(OSError):
                 old.rmdir()

@@ -15,7 +15,8 @@ from lm import data, launch
 from lm.train import hosts, peak
 from lm.train.fleet import Alone, Fleet
 from lm.train.folder import RunFolder
-from lm.train.lane import Diverged, Lane, Machine, Pruned, Stopped, opened
+from lm.train.lane import AlreadyDone, Diverged, Lane, Machine, Pruned, Stopped, opened
+from lm.train.lock import RunLocked
 from lm.train.progress import Progress
 from lm.train.run import Run
 from lm.train.signals import StopRequest
@@ -33,10 +34,18 @@ def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[
     home.check(run, data.fingerprint(run.data))
     if hosts.from_first(home.status() == "done"):
         return home.result()
-    with StopRequest() as stop, opened(run, home, machine) as lane:
-        Trainer([lane], Alone(run, machine.layout), machine).run_to_end(stop)
-        if lane.error is not None:
-            raise lane.error
+    with StopRequest() as stop:
+        try:
+            with opened(run, home, machine) as lane:
+                Trainer([lane], Alone(run, machine.layout), machine).run_to_end(stop)
+                if lane.error is not None:
+                    raise lane.error
+        except AlreadyDone:  # by another process, while this one was on its way
+            return home.result()
+        except RunLocked as error:
+            if stop.requested:
+                raise Stopped("stopped before it began") from error
+            raise
     if hosts.any_of(stop.requested):
         raise Stopped(f"stopped after the last step of {home.path}, which is done")
     return home.result()
@@ -69,8 +78,12 @@ class Trainer:
 
     def _train(self, stop: StopRequest) -> None:
         steps, record = self.run.train.steps, self.run.record
+        self._each(lambda lane, _: lane.begin(self.engine.program))
+        self.lanes = [lane for lane in self.lanes if lane.error is None]
+        if not self.lanes:
+            return
         mine = {"host": jax.process_index(), "hosts": jax.process_count()}
-        state = self.engine.start(self.lanes)
+        state = self.engine.start([lane.started() for lane in self.lanes])
         sources = [lane.dataset.batches(start=self.step, **mine) for lane in self.lanes]
         pending = None
         while self.step < steps and self.alive:
@@ -109,6 +122,8 @@ class Trainer:
                     lane.fail(error)
                 if hosts.any_of(lane.error is not None) and lane.error is None:
                     lane.fail(hosts.PeerFailed("another process of this run couldn't go on; its log says why"))
+                if lane.error is not None:
+                    hosts.agree_on(lane.error)
 
     def _next_dispatch(self) -> int:
         """How many steps to do next: as many as are compiled together, but not past an evaluation or a checkpoint."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ class Rows:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            _wait_for_others(self._file)
             os.ftruncate(self._file, whole(self.path.read_bytes()))
         except OSError as error:
             raise RowsError(f"can't write rows to {self.path}: {reason(error)}") from error
@@ -79,6 +82,18 @@ class Rows:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _wait_for_others(file: int) -> None:
+    """Until no other process is about to write to the file (several note their jobs and speeds in one), or 5 s."""
+    for _ in range(100):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.05)
+        except OSError:
+            return  # a file system without locks
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,12 @@ def _compare(row: dict[str, Any] | None, again: dict[str, float]) -> tuple[int, 
     if row is None:
         return 0, []
     names = [name for name in again if name in row and name not in MEASURED]
-    wrong = [name for name in names if row[name] != again[name] and not (row[name] != row[name] != again[name])]
+    wrong = [name for name in names if not _same(row[name], again[name])]
     return len(names), [f"{name} at step {row['step']}: {row[name]} then, {again[name]} now" for name in wrong]
+
+
+def _same(then: float, now: float) -> bool:
+    return then == now or (math.isnan(then) and math.isnan(now))
 
 
 def _compare_states(then: Any, now: Any, step: int) -> tuple[int, list[str]]:

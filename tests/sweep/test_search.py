@@ -2,11 +2,9 @@
 
 import contextlib
 import math
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -258,25 +256,27 @@ def slowly(trial):
     time.sleep(0.02)
     return climb(trial)
 
-print(silent(Study(toy(trials=40), Path(sys.argv[1])), slowly, wait=True).done, flush=True)
+print("ready", flush=True)
+sys.stdin.readline()
+search(Study(toy(trials=40), Path(sys.argv[1])), slowly, say=lambda line: print(line, flush=True), wait=True)
 """
 
 
-def child(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, text=True)
-
-
 def test_processes_share_a_search_and_one_that_is_killed_loses_nothing(tmp_path):
-    workers = [child(tmp_path) for _ in range(2)]
-    log = tmp_path / "study.log"
-    while not log.exists() or log.read_text().count('"op_code":4,') < 8:
-        time.sleep(0.01)
-    workers[0].send_signal(signal.SIGKILL)
-    done = int(workers[1].communicate(timeout=120)[0])
-    workers[0].communicate()
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 2
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    first = [workers[0].stdout.readline() for _ in range(4)]
+    workers[0].kill()
+    first += workers[0].communicate()[0].splitlines()
+    second = workers[1].communicate(timeout=60)[0].splitlines()
     study = Study(toy(trials=40), tmp_path)
-    assert study.over() and len(study.trials()) == 40 and done < 40
-    assert len({t.params[LR] for t in study.trials()}) == 40
+    assert study.over() and len(study.trials()) == 40 and len(second) >= 40 - len(first) - 1
+    assert len({t.params[LR] for t in study.trials()}) == 40 and len(second) < 40
 
 
 def test_threads_share_a_search(tmp_path):

@@ -10,7 +10,7 @@ from lm.config import ConfigError, get, replace
 from lm.data import Data, Text
 from lm.models import Decoder
 from lm.nn import MLP, Block, gqa, mha, mqa, swiglu
-from lm.sweep import Ablation, Sweep, chain, cross, grid, zipped
+from lm.sweep import Ablation, Sweep, grid
 from lm.sweep.execute import Outcome, Worker
 from lm.sweep.experiment import Planned
 from lm.sweep.manifest import Entry, manifest
@@ -43,22 +43,6 @@ def execute(entries: tuple[Entry, ...], **options) -> Outcome:
 
 
 LR, WIDTH = "train.optimizer.learning_rate", "model.width"
-
-
-def test_points():
-    assert grid({"a": [1, 2], "b": "xy"}) == (
-        {"a": 1, "b": "x"},
-        {"a": 1, "b": "y"},
-        {"a": 2, "b": "x"},
-        {"a": 2, "b": "y"},
-    )
-    assert zipped({"a": [1, 2], "b": [3, 4]}) == ({"a": 1, "b": 3}, {"a": 2, "b": 4})
-    assert chain(grid({"a": [1]}), grid({"b": [2]})) == ({"a": 1}, {"b": 2})
-    assert cross(grid({"a": [1, 2]}), grid({"b": [3]})) == ({"a": 1, "b": 3}, {"a": 2, "b": 3})
-    with pytest.raises(ConfigError, match="equally long"):
-        zipped({"a": [1], "b": [1, 2]})
-    with pytest.raises(ConfigError, match="both set a"):
-        cross(grid({"a": [1]}), grid({"a": [2]}))
 
 
 def test_an_unknown_path_is_an_error_that_names_the_nearest(base):

@@ -13,6 +13,7 @@ import pytest
 
 from lm.sweep import manifest
 from lm.sweep.launchers.work import STOPPED
+from lm.train.folder import PATIENCE
 from lm.train.rows import read
 from tools import chaos, slurm_cluster
 
@@ -136,15 +137,42 @@ def test_a_run_that_always_dies_is_given_up_and_the_rest_goes_on(planned, tmp_pa
     )
     codes = []
     while not entries[0].folder.failed_for_good() and len(codes) < 10:
-        command = [sys.executable, str(deadly), "sweep", "worker", str(planned), "--quiet", "--tries", "2"]
+        command = [sys.executable, str(deadly), "sweep", "worker", str(planned), "--quiet", "--tries", "1"]
         codes.append(subprocess.run(command, env=plain_environment(), stdout=subprocess.DEVNULL).returncode)
-    assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert codes == [-signal.SIGKILL] * PATIENCE + [0]
     assert [entry.status() for entry in entries] == ["failed", "done"]
-    assert "given up after 2 tries from step 0" in entries[0].folder.failure()
+    assert "given up after 5 tries from step 0" in entries[0].folder.failure()
 
 
-def test_a_manifest_holds_whatever_becomes_of_its_file(planned):
-    """Workers go by the plan they were given; planning again says what would change."""
+def test_slurms_warning_ends_the_worker_and_queues_it_again():
+    """The warning comes while the job waits for its worker; without Slurm, with a worker that saves when told."""
+
+    saves = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); time.sleep(60)"
+    code = (
+        "import signal, sys\n"
+        "from lm.sweep.launchers.slurm import Supervised\n"
+        f"job = Supervised(('timeit', '-n1', '-r1', {saves!r}))\n"
+        "def warned(*_):\n"
+        "    again = job.checkpoint()\n"
+        "    print(again.function.command[0], job.child.returncode, flush=True)\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGUSR2, warned)\n"
+        "job()\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=plain_environment())
+    deadline = time.monotonic() + 60
+    while not Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)  # for the worker to take its handler
+    job.send_signal(signal.SIGUSR2)
+    try:
+        assert job.communicate(timeout=30)[0].split() == ["timeit", "143"]
+    finally:
+        job.kill()
+
+
+def test_planning_again_says_what_changed_and_replaces_the_manifest(planned):
+    """Workers that are at work keep to the plan they have read."""
     experiment = planned.parents[2] / "many.py"
     experiment.write_text(experiment.read_text().replace("steps=150", "steps=200").replace("4e-3", "5e-3"))
     before = [entry.id for entry in manifest.read(planned)]

@@ -46,6 +46,7 @@ while True:
 def quick(monkeypatch):
     for name, value in {"BEAT": 0.05, "EXPIRY": 0.8, "WATCH": 0.8}.items():
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "_heart", module._Heart())  # one that doesn't sleep for the usual time first
 
 
 def other_host(monkeypatch, folder: Path, host: str = "elsewhere") -> Lease:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,12 +98,11 @@ class Slurm(Launcher):
 
     def poll(self, jobs: Sequence[str]) -> dict[str, State]:
         """By squeue, which a cluster without accounting has too; a job that it no longer knows has ended."""
-        done = subprocess.run(
-            ["squeue", "--noheader", "--array", "--me", "--states=all", "--format=%i %T"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        command = ["squeue", "--noheader", "--array", "--me", "--states=all", "--format=%i %T"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            return dict.fromkeys(jobs, "unknown")
         if done.returncode:
             return dict.fromkeys(jobs, "unknown")
         found = dict(line.split() for line in done.stdout.splitlines() if line.strip())
@@ -128,7 +128,7 @@ class Supervised:
         warned = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         self.child = subprocess.Popen([sys.executable, "-m", *self.command])
         signal.signal(signal.SIGUSR2, warned)
-        code = self.child.wait()
+        code = self._ended()
         while code == STOPPED:  # Slurm is about to end this job; one that ends by itself wouldn't be queued again
             signal.pause()
         if code:
@@ -137,8 +137,15 @@ class Supervised:
     def checkpoint(self) -> Any:
         """Called before the time limit: the worker saves, and the job is queued again."""
         self.child.send_signal(signal.SIGTERM)
-        self.child.wait()
+        self._ended()
         return _submitit().helpers.DelayedSubmission(Supervised(self.command))
+
+    def _ended(self) -> int:
+        """The worker's exit code, by asking again and again: `checkpoint` comes as a signal in the middle of this,
+        and of two calls of `wait`, one inside the other, neither returns."""
+        while self.child.poll() is None:
+            time.sleep(0.2)
+        return self.child.returncode
 
     def __getstate__(self) -> dict[str, Any]:
         return {"command": self.command}
