@@ -58,7 +58,7 @@ class SweepState:
 
     @property
     def counts(self) -> dict[Status, int]:
-        found = {status: sum(run.status == status for run in self.runs) for status in ORDER}
+        found: dict[Status, int] = {status: sum(run.status == status for run in self.runs) for status in ORDER}
         return {status: count for status, count in found.items() if count}
 
     @property

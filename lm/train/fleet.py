@@ -57,7 +57,7 @@ class Fleet:
     """Runs of one group (see `Run.group`) as one program, spread over the devices of a layout."""
 
     def __init__(self, runs: Sequence[Run], where: Layout) -> None:
-        first, devices = runs[0], where.mesh.devices.flatten()
+        first, devices = runs[0], where.mesh.devices.flatten().tolist()
         shape, _ = lift(first.train)
         self.program = program(first.model, shape, layout(devices=[devices[0]]))
         self.size = -(-len(runs) // len(devices)) * len(devices)  # filled up with copies of the last run

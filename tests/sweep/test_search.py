@@ -129,8 +129,8 @@ def test_a_longer_search_begins_with_the_shorter_one(tmp_path):
 def test_tpe_finds_a_valley_better_than_chance(tmp_path):
     best = {name: [] for name in ("random", "TPE")}
     for name, found in best.items():
-        for seed in range(3):
-            study = Study(toy(ALGORITHMS[name], trials=24, seed=seed), tmp_path / f"{name}{seed}")
+        for seed in range(2):
+            study = Study(toy(ALGORITHMS[name], trials=20, seed=seed), tmp_path / f"{name}{seed}")
             silent(study)
             found.append(study.best())
     assert np.mean(best["TPE"]) < np.mean(best["random"])

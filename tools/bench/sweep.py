@@ -66,7 +66,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 
     run = run_of(size, asked["steps"])
     compiled = program(run.model, lift(run.train)[0], machine.layout)
-    steps = compiled.steps if run.steps_at_once > 1 else compiled.step
+    steps: Any = compiled.steps if run.steps_at_once > 1 else compiled.step
     return {"runs": times, "compiled": steps._cache_size(), "at_once": run.steps_at_once}
 
 
