@@ -30,6 +30,7 @@ from lm.models import Decoder, Execution
 from lm.nn import Llama3Scaling, Mask, RoPE, YaRN, gqa, mha, param
 from lm.objectives import NextToken
 from lm.sharding import ShardingRules
+from lm.sweep import TPE, Hyperband, Median, Random, Search, SuccessiveHalving, choice, integers, log_uniform, uniform
 from lm.sweep.experiment import Ablation, Sweep
 from lm.sweep.launchers import GKE, GPU, TPU, Bucket, SkyPilot, Slurm, Volume
 from lm.sweep.launchers.work import Work
@@ -51,7 +52,7 @@ from lm.train import (
     Schedule,
     Training,
 )
-from lm.train.loop import Machine, train
+from lm.train.loop import Machine, Pruned, train
 from lm.train.rows import read
 from lm.train.step import Program
 from tests.tiny import LENGTH, MODELS, packed
@@ -180,6 +181,28 @@ def see_slurm(launcher: Slurm) -> Any:
     return launcher.parameters("a", workers=3)
 
 
+def see_search(experiment: Search) -> Any:
+    """Its runs and how they end, where a formula stands for the training."""
+    from lm.sweep import study, trials
+
+    def objective(trial: Any) -> float:
+        rate, clip = (trial.point[path] for path in SEARCHED)
+        for step in (1, 2, 4, 8, 16):
+            if trial.judge(step, (rate - 0.3) ** 2 + clip / step):
+                raise Pruned("pruned")
+        return (rate - 0.3) ** 2 + clip / 16
+
+    folder = Path(_scratch("search"))
+    found = study.Study(experiment, folder)
+    trials.search(found, objective, say=lambda _: None)
+    ends = [(study.state_of(trial), trial.values) for trial in found.trials()]
+    return [repr(plan.run) for plan in study.planned(experiment, folder)], ends
+
+
+def see_distribution(distribution: Any) -> Any:
+    return [distribution.at(share / 16) for share in range(16)]
+
+
 def see_run(run: Run) -> Any:
     """What a trained run leaves: its rows without times, and its checkpoints."""
     folder = Path(_scratch("run"))
@@ -256,6 +279,18 @@ def rendered() -> tuple[Any, ...]:
 
 
 RATES = (1e-3, 1e-2, 1e-1)
+SEARCHED = {"train.optimizer.learning_rate": log_uniform(1e-3, 1.0), "train.clip": uniform(0.5, 2.0)}
+
+
+def searches(run: Run) -> tuple[Search, ...]:
+    """One with each algorithm and each pruner."""
+    algorithms = (
+        Random(pruner=Median(startup=2, first=2)),
+        TPE(startup=2, candidates=8, pruner=SuccessiveHalving(first=2, factor=2)),
+        TPE(startup=4, pruner=Hyperband(first=1, factor=2)),
+    )
+    base = replace(run, {"train.steps": 32, "record.evaluations": 1})
+    return tuple(Search(base=base, space=SEARCHED, trials=16, algorithm=each) for each in algorithms)
 
 
 @cache
@@ -296,6 +331,11 @@ def bases() -> tuple[Base, ...]:
         Base(matched, see_experiment),
         Base(LRTransfer(base=replace(run, {"model": MODELS["mha"]}), widths=(8, 16), rates=RATES), see_experiment),
         Base(SeedNoise(base=run, variant={"train.clip": None}, seeds=3, crossed=2), see_experiment),
+        *(Base(search, see_search) for search in searches(run)),
+        *(
+            Base(each, see_distribution)
+            for each in (uniform(1, 2), log_uniform(1, 2), integers(1, 8), integers(2, 8, step=3), choice(1, 2))
+        ),
         Base(run, see_run),
         *(Base(launcher, see_rendered) for launcher in rendered()),
         Base(Slurm(), see_slurm),
@@ -335,6 +375,8 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("LRTransfer", "rates"): [(1e-3, 2e-3, 4e-3)],
     ("SeedNoise", "variant"): [{"train.clip": 0.5}],
     ("Sweep", "points"): [({"seed": 5},)],
+    ("Search", "space"): [{**SEARCHED, "train.clip": uniform(1.0, 2.0)}],
+    ("Choice", "options"): [(3, 4)],
     ("ShardingRules", "params"): [{"vocab": ("tensor",)}],
     ("ShardingRules", "activations"): [{"batch": ("data",)}],
 }
