@@ -76,17 +76,16 @@ def seek(command: RunSweep, found: ExperimentFile, folder: Path) -> int | None:
 
     assert isinstance(found.experiment, Search)
     if command.on != "here":
-        raise UserError("a search isn't waited for; lm sweep submit starts its workers, lm sweep status shows them")
+        raise UserError(f"a search isn't waited for; {found.to('submit')} --on {command.on} starts its workers")
     begin(command, found, folder)
     try:
         outcome = train_trials(found.experiment, folder, command.machine(), functools.partial(print, flush=True))
     except Stopped as stopped:
         print(stopped)
         return 0
-    said = f"{outcome.done} trials done now, {outcome.before} before"
-    print(said)
+    print(f"{outcome.done} trials done now, {outcome.before} before")
     if outcome.failed:
-        print(f"{len(outcome.failed)} trials failed; lm sweep retry {found.path} lets them be tried again")
+        print(f"{len(outcome.failed)} trials failed; {found.to('retry')} lets them be tried again")
     if outcome.busy:
         print(f"{len(outcome.busy)} trials are held by another process; give the command again when it is done")
     return None
