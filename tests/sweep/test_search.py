@@ -188,6 +188,7 @@ def test_a_request_to_stop_ends_the_search_and_leaves_the_trial_open(tmp_path):
 
 CHILD = """
 import sys, time
+from pathlib import Path
 from tests.sweep.toy import *
 
 def slowly(trial):
