@@ -147,7 +147,7 @@ def test_a_run_that_always_dies_is_given_up_and_the_rest_goes_on(planned, tmp_pa
 def test_slurms_warning_ends_the_worker_and_queues_it_again():
     """The warning comes while the job waits for its worker; without Slurm, with a worker that saves when told."""
 
-    saves = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); time.sleep(60)"
+    saves = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(143)); time.sleep(60)"
     code = (
         "import signal, sys\n"
         "from lm.sweep.launchers.slurm import Supervised\n"
@@ -178,6 +178,6 @@ def test_planning_again_says_what_changed_and_replaces_the_manifest(planned):
     before = [entry.id for entry in manifest.read(planned)]
     plan = [sys.executable, "-m", "lm", "sweep", "plan", experiment.name, "--device", "H100"]
     said = subprocess.run(plan, cwd=experiment.parent, env=plain_environment(), capture_output=True, text=True).stdout
-    assert "2 changed: train.steps: 300 -> 200" in said
+    assert "2 changed: train.steps: 150 -> 200" in said
     assert [entry.id for entry in manifest.read(planned)] != before
     assert json.loads(planned.read_text().splitlines()[0])["config"]["train"]["steps"] == 200
