@@ -31,7 +31,7 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parses, runs, and turns an error a user can act on into one line and exit code 1."""
+    """Parses, runs, and turns an error a user can act on into one line and its exit code."""
     command = tyro.cli(
         Command,  # type: ignore[arg-type]
         prog="lm",
@@ -57,5 +57,5 @@ def main(arguments: list[str] | None = None) -> None:
         if command.debug:
             raise
         print(f"lm: {' '.join(str(error).split())}", file=sys.stderr)
-        code = 1
+        code = error.exit_code if isinstance(error, UserError) else 1
     sys.exit(code)

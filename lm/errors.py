@@ -9,6 +9,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """What is wrong, where, and what to do, in one line."""
 
+    exit_code = 1  # of a command that it ends
+
 
 def unknown(key: str, known: Iterable[object], what: str) -> str:
     """The words of an error about a name that does not exist, with the nearest that does."""

@@ -89,7 +89,8 @@ def see_model(model: Decoder) -> Any:
 
 def see_step(training: Training) -> Any:
     program = Program(MODELS["gqa"], training, sharding.layout())
-    return text_of(program._step, program.abstract_state(), packed(rows=2), {})
+    begins = text_of(lambda seed: program._init(seed, training.init_scale), 0)
+    return begins, text_of(program._step, program.abstract_state(), packed(rows=2), {})
 
 
 def see_optimizer(optimizer: Any) -> Any:

@@ -68,24 +68,18 @@ def begin(command: RunSweep | Submit, found: ExperimentFile, folder: Path) -> No
     Study(found.experiment, folder, data.fingerprint(found.experiment.base.data))
 
 
-def seek(command: RunSweep, found: ExperimentFile, folder: Path) -> int | None:
-    """Does the search in this process; an exit code if it was asked to stop."""
+def seek(command: RunSweep, found: ExperimentFile, folder: Path) -> None:
+    """Does the search in this process."""
     from lm.sweep.search import Search
     from lm.sweep.trials import train_trials
-    from lm.train.loop import Stopped
 
     assert isinstance(found.experiment, Search)
     if command.on != "here":
         raise UserError(f"a search isn't waited for; {found.to('submit')} --on {command.on} starts its workers")
     begin(command, found, folder)
-    try:
-        outcome = train_trials(found.experiment, folder, command.machine(), functools.partial(print, flush=True))
-    except Stopped as stopped:
-        print(stopped)
-        return 0
+    outcome = train_trials(found.experiment, folder, command.machine(), functools.partial(print, flush=True))
     print(f"{outcome.done} trials done now, {outcome.before} before")
     if outcome.failed:
         print(f"{len(outcome.failed)} trials failed; {found.to('retry')} lets them be tried again")
     if outcome.busy:
         print(f"{len(outcome.busy)} trials are held by another process; give the command again when it is done")
-    return None

@@ -60,7 +60,9 @@ class Plan(Costed):
         if self.device:
             speed = estimate.stated(left, self.device, self.utilisation)
         else:
-            speed = estimate.here(left, folder / "speeds.jsonl", layout(self.mesh))
+            groups = {entry.group for entry in left}
+            alike = [entry for entry in entries if entry.group in groups]  # those that are done tell how long it takes
+            speed = estimate.here(alike, folder / "speeds.jsonl", layout(self.mesh))
         hours = {entry.id: speed.hours(entry) for entry in left}
         total, flops = sum(hours.values()), sum(entry.planned.run.flops for entry in left)
         beyond = estimate.over_budget(self.budget, total, flops) if self.budget else None
@@ -117,9 +119,10 @@ class RunSweep(OfExperiment, Doing):
         if isinstance(found.experiment, Search):
             return self._search(found, folder)
         manifest.write(entries, folder / "manifest.jsonl")
-        code = self._here(entries, folder) if self.on == "here" else self._elsewhere(found, entries, folder)
-        if code is not None:
-            return code
+        if self.on == "here":
+            self._here(entries, folder)
+        else:
+            self._elsewhere(found, entries, folder)
         _report(found, entries, folder, layout(self.mesh, self.rules))
         failed = [entry for entry in entries if entry.status() == "failed"]
         if failed:
@@ -129,31 +132,23 @@ class RunSweep(OfExperiment, Doing):
     def _search(self, found: ExperimentFile, folder: Path) -> int:
         from lm.sharding import layout
 
-        code = search.seek(self, found, folder)
-        if code is not None:
-            return code
+        search.seek(self, found, folder)
         _report(*self.experiment(), layout(self.mesh, self.rules))
         return 1 if search.ahead(found, folder) else 0
 
-    def _here(self, entries: tuple[Entry, ...], folder: Path) -> int | None:
-        """Trains in this process; an exit code if it was asked to stop."""
+    def _here(self, entries: tuple[Entry, ...], folder: Path) -> None:
+        """Trains in this process."""
         from lm.sweep.execute import Worker
-        from lm.train.loop import Stopped
 
         say = functools.partial(print, flush=True)
         worker = Worker(entries, self.machine(), folder / "speeds.jsonl", say=say, together=self.together)
-        try:
-            outcome = worker.work()
-        except Stopped as stopped:
-            print(stopped)
-            return 0
+        outcome = worker.work()
         said = f"{outcome.done} runs done now, {outcome.before} before"
         print(said + (f", {len(outcome.failed)} failed" if outcome.failed else ""))
         if outcome.busy:
             print(f"{len(outcome.busy)} runs are held by another process; give the command again when it is done")
-        return None
 
-    def _elsewhere(self, found: ExperimentFile, entries: tuple[Entry, ...], folder: Path) -> int | None:
+    def _elsewhere(self, found: ExperimentFile, entries: tuple[Entry, ...], folder: Path) -> None:
         from lm.commands.watch import live
         from lm.sweep.launchers.base import Rendered
         from lm.sweep.supervise import supervise
@@ -163,7 +158,6 @@ class RunSweep(OfExperiment, Doing):
             raise UserError(f"{type(launcher).__name__} can't be waited for; use lm sweep submit")
         with live(found.name) as watch:
             supervise(launcher, _work(self, found, folder, launcher), entries, watch)
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)

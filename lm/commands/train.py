@@ -24,17 +24,13 @@ class Train(OfExperiment, OnMachine):
         from lm import data
         from lm.sweep import file
         from lm.train.folder import RunFolder
-        from lm.train.loop import Stopped, train
+        from lm.train.loop import train
 
         given = Path(self.file)
         base = RunFolder(given).config() if given.is_dir() else file.load(given, self.preset).experiment.base
         base = override(base, self.overrides)
         name = base.id(data.fingerprint(base.data))
         folder = Path(self.out) if self.out else Path(self.results) / "runs" / name
-        try:
-            result = train(base, folder, self.machine())
-        except Stopped as stopped:
-            print(stopped)
-            return 0
+        result = train(base, folder, self.machine())
         print(f"held-out loss {result['heldout_loss']:.4f} nats/token, {result['heldout_bpb']:.4f} bits/byte: {folder}")
         return 0

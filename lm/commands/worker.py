@@ -51,34 +51,28 @@ class Work(Doing):
     def __call__(self) -> int:
         if self.cores:
             os.sched_setaffinity(0, {int(core) for core in self.cores.split(",")})
-        from lm.sweep.launchers.work import STOPPED
         from lm.train import hosts
 
         hosts.join(self.distributed)
         from lm.sweep import manifest, study
         from lm.sweep.execute import Worker
         from lm.sweep.trials import train_trials
-        from lm.train.loop import Stopped
 
         path, machine = Path(self.manifest), self.machine()
         say = functools.partial(print, flush=True) if hosts.first() else lambda _: None
         kept = study.stored(path.parent)
-        try:
-            if kept is not None:
-                outcome = train_trials(kept[0], path.parent, machine, say, wait=True)
-            else:
-                outcome = Worker(
-                    manifest.read(path),
-                    machine,
-                    path.parent / "speeds.jsonl",
-                    say=say,
-                    together=self.together,
-                    share=self.share,
-                    first=self.first,
-                    wait=True,
-                ).work()
-        except Stopped as stopped:
-            print(stopped)
-            return STOPPED
+        if kept is not None:
+            outcome = train_trials(kept[0], path.parent, machine, say, wait=True)
+        else:
+            outcome = Worker(
+                manifest.read(path),
+                machine,
+                path.parent / "speeds.jsonl",
+                say=say,
+                together=self.together,
+                share=self.share,
+                first=self.first,
+                wait=True,
+            ).work()
         print(f"{outcome.done} runs done here, {outcome.before} before; {len(outcome.failed)} failed")
         return 0

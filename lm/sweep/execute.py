@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lm.errors import UserError
 from lm.files import first_line
 from lm.sweep.manifest import Entry
 from lm.sweep.vectorise import vectorised_is_faster
@@ -24,6 +25,11 @@ from lm.train.loop import train
 Together = Literal["auto", "always", "never"]
 NOTHING, WAIT = -1, -2  # instead of the number of a run
 POLL = 2.0  # seconds between two looks at runs that others hold
+ILL = 3  # different runs that fail one after another where none was done: it is the machine, if there are others
+
+
+class BadMachine(UserError):
+    """Whatever is tried here fails."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,14 @@ class Worker:
     wait: bool = False
     _done: int = 0
     _failed: dict[str, str] = field(default_factory=dict)
+    _ill: set[str] = field(default_factory=set)  # runs that failed here, and might not elsewhere
     _tries: dict[str, int] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
 
     def work(self) -> Outcome:
-        """Until every run is done, failed for good, or in others' hands. A request to stop raises Stopped."""
+        """Until every run is done, failed for good, or in others' hands. A request to stop raises Stopped.
+
+        Raises BadMachine where every run fails and other workers may do better, before it uses up all runs' tries."""
         before = sum(entry.status() == "done" for entry in self.entries)
         if hosts.several():
             return self._work_with_others(before)
@@ -175,6 +184,10 @@ class Worker:
         line = reason_of(entry.folder, result)
         self._failed[entry.id] = f"{entry.planned.label}: {line}"
         self.say(f"{name} failed: {line}")
+        if not entry.folder.failed_for_good():  # else it would have failed anywhere
+            self._ill.add(entry.id)
+        if self.share > 1 and not self._done and len(self._ill) >= ILL:
+            raise BadMachine(f"the first {ILL} runs all failed here, the last with: {line}; leaving the rest to others")
         return True
 
 

@@ -13,7 +13,8 @@ from lm.sweep.manifest import Entry
 from lm.sweep.status import SweepState, state
 
 POLL = 1.0
-PATIENCE = 20  # times that workers may have to be replaced without one run more being done
+PATIENCE = 8  # times that every worker may have to be replaced without one run more being done
+LONGEST = 60  # polls from one start of a worker to the next
 
 
 class NoProgress(UserError):
@@ -28,7 +29,9 @@ def supervise(
     Nothing depends on this process: killed and started again, it finds the workers that are there.
     """
     mine = {one.worker: one for one in running(work.manifest.parent) if type(one.launcher) is type(launcher)}
-    done, fruitless = -1, 0
+    starts: dict[int, int] = {}  # of each worker, since a run was last done
+    again: dict[int, float] = {}  # when it may be started once more: one that can't begin isn't, every second
+    done = -1
     try:
         while True:
             now = state(entries)
@@ -36,18 +39,24 @@ def supervise(
             if not any(_open(entry) for entry in entries):
                 return now
             mine = {one.worker: one for one in alive(list(mine.values()))}
-            missing = tuple(number for number in range(work.workers) if number not in mine)
-            if missing:
-                finished = now.counts.get("done", 0) + now.counts.get("failed", 0)
-                fruitless = 0 if finished > done else fruitless + 1
-                done = max(done, finished)
-                if fruitless > PATIENCE and not mine:
-                    raise NoProgress(
-                        f"workers ended {fruitless} times in a row without one run more being done; "
-                        f"their logs, beside {work.manifest}, say why"
-                    )
-                mine |= {one.worker: one for one in submit(launcher, replace(work, only=missing))}
-            time.sleep(POLL * min(10, 1 + fruitless))  # workers that can't begin aren't started every second
+            finished = now.counts.get("done", 0) + now.counts.get("failed", 0)
+            if finished > done:
+                done = finished
+                starts.clear()
+                again.clear()
+            if not mine and min((starts.get(number, 0) for number in range(work.workers)), default=0) > PATIENCE:
+                raise NoProgress(
+                    f"workers ended {PATIENCE} times in a row without one run more being done; "
+                    f"their logs, beside {work.manifest}, say why"
+                )
+            missing = [number for number in range(work.workers) if number not in mine]
+            due = tuple(number for number in missing if time.monotonic() >= again.get(number, 0.0))
+            if due:
+                mine |= {one.worker: one for one in submit(launcher, replace(work, only=due))}
+            for number in due:
+                starts[number] = starts.get(number, 0) + 1
+                again[number] = time.monotonic() + POLL * min(LONGEST, 2 ** starts[number])
+            time.sleep(POLL)
     except (KeyboardInterrupt, NoProgress):
         launcher.cancel([one.job for one in mine.values()])
         raise

@@ -23,12 +23,15 @@ from lm.train.lock import Lease, LeaseLost, lock
 from lm.train.provenance import clock, provenance
 from lm.train.rows import Rows, read
 from lm.train.run import Run
+from lm.train.signals import STOPPED
 from lm.train.step import Program, State
 from lm.train.writers import writer
 
 
 class Stopped(UserError):
     """Training was asked to stop, and saved. Running the same command again continues."""
+
+    exit_code = STOPPED
 
 
 class Diverged(UserError):
@@ -71,10 +74,26 @@ class Lane:
         self.writers = [writer(name, home.path) for name in machine.log] if hosts.first() else []
 
     def rewind(self) -> None:
-        """Back to the newest checkpoint, to be trained from there again."""
-        self.step = hosts.from_first(self.checkpoints.latest() or 0)
+        """Back to the newest checkpoint whose rows are all there, to be trained from there again.
+
+        A process that stood still, and lost its lease, may finish a checkpoint that it had begun: ahead of the rows
+        of the one that took over. The steps between would never get rows.
+        """
+        self.step = hosts.from_first(self._last_whole() if hosts.first() else 0)
+        self.checkpoints.truncate_after(self.step)
         if self.rows is not None:
             self.rows.truncate_after(self.step)
+
+    def _last_whole(self) -> int:
+        evaluations = self.run.evaluation_steps()
+        written = {(row["step"], row["split"]) for row in read(self.home.rows)}
+
+        def whole(step: int) -> bool:
+            rows = max(s for s in range(1, step + 1) if self.due(s))
+            evaluated = max((s for s in evaluations if s <= step), default=None)
+            return (rows, "train") in written and (evaluated is None or (evaluated, "heldout") in written)
+
+        return max((step for step in self.checkpoints.steps() if whole(step)), default=0)
 
     def close(self) -> None:
         for open_writer in self.writers:
@@ -87,7 +106,7 @@ class Lane:
         """Counts the try, and makes or reads the state to begin with."""
         hosts.on_first(lambda: self.home.count_try(self.step, self.tries))
         if self.step == 0:
-            self._state = program.init(self.run.seed)
+            self._state = program.init(self.run.seed, self.run.train.init_scale)
         else:
             self._state = self.checkpoints.restore(program.abstract_state(), self.step)
 
@@ -138,10 +157,14 @@ class Lane:
             open_writer.write(row)
 
     def save(self, step: int, state: State) -> None:
+        hosts.on_first(self._settle)  # all processes go on to save together, or none does
+        self.checkpoints.save(step, state, dumps(self.run))
+
+    def _settle(self) -> None:
+        """What is written so far is this process's own, and would survive a power cut."""
         self._check_lease()
         if self.rows is not None:
             self.rows.sync()
-        self.checkpoints.save(step, state, dumps(self.run))
 
     def finish(self) -> None:
         self.checkpoints.wait()

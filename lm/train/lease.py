@@ -31,6 +31,17 @@ WATCH = 2.5 * BEAT  # seconds without a touch, seen by the watcher, that make a 
 HOST = socket.gethostname()
 
 
+def _machine() -> str:
+    """What only this machine has, since it was started: names of hosts may be equal, as in containers."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"{HOST}-{uuid.getnode():x}"
+
+
+MACHINE = _machine()
+
+
 class RunLocked(UserError):
     """Another process works in this run folder."""
 
@@ -45,6 +56,7 @@ class Owner:
 
     token: str
     host: str
+    machine: str
     pid: int
 
     def __str__(self) -> str:
@@ -56,7 +68,7 @@ class Lease:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "lease"
-        self.owner = Owner(uuid.uuid4().hex, HOST, os.getpid())
+        self.owner = Owner(uuid.uuid4().hex, HOST, MACHINE, os.getpid())
         self._sure = 0.0  # when it was last known to be ours
 
     def take(self, others_here_are_dead: bool = False) -> None:
@@ -66,7 +78,7 @@ class Lease:
         """
         if not self._create():
             found = _read(self.path)
-            if found is None or not ((others_here_are_dead and found.host == HOST) or _dead(self.path, found)):
+            if found is None or not ((others_here_are_dead and found.machine == MACHINE) or _dead(self.path, found)):
                 raise RunLocked(
                     f"{self.path.parent} is in use by {found or 'another process'}; wait for it or stop it, "
                     "two runs can't share a folder"
@@ -160,7 +172,7 @@ class Lease:
 def held_elsewhere(folder: Path) -> bool:
     """True if a process of another machine seems to hold `folder`. Cheap, for display: it isn't watched."""
     found = _read(folder / "lease")
-    if found is None or found.host == HOST:
+    if found is None or found.machine == MACHINE:
         return False
     with contextlib.suppress(OSError):
         return time.time() - (folder / "lease").stat().st_mtime < EXPIRY
@@ -178,7 +190,7 @@ def _read(path: Path) -> Owner | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        return Owner("", "an unknown machine", 0)
+        return Owner("", "an unknown machine", "", 0)
 
 
 def _touched(path: Path) -> float:

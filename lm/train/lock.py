@@ -12,19 +12,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lm.errors import UserError
-from lm.train.lease import HOST, Lease, LeaseLost, RunLocked, held_elsewhere
+from lm.train.lease import HOST, MACHINE, Lease, LeaseLost, RunLocked, held_elsewhere
 
 __all__ = ["Lease", "LeaseLost", "RunLocked", "held", "lock"]
+
+# A file of each machine's own: on a network file system the kernel of one would hold it against all the others, as
+# long as a process that stands still has it.
+NAME = f"lock.{MACHINE}"
 
 
 @contextlib.contextmanager
 def lock(folder: str | Path) -> Iterator[Lease]:
     """Holds `folder` for the time of a `with`. Raises RunLocked with the holder's pid and host.
 
-    Advisory `flock` on the file `lock`, which stays behind and means nothing by itself, and a lease for file systems
-    that other machines share. What is given is the lease: `check()` it before writing.
+    Advisory `flock` on a file of this machine's, which stays behind and means nothing by itself, and a lease for file
+    systems that other machines share. What is given is the lease: `check()` it before writing.
     """
-    path = Path(folder) / "lock"
+    path = Path(folder) / NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -48,9 +52,9 @@ def lock(folder: str | Path) -> Iterator[Lease]:
 def held(folder: str | Path) -> bool:
     """True while a process holds `folder`. Changes nothing."""
     try:
-        file = os.open(Path(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
+        file = os.open(Path(folder) / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # nobody of this machine has ever had it
+        return held_elsewhere(Path(folder))
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

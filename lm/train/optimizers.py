@@ -247,6 +247,11 @@ def hidden_matrix(axes: Axes) -> bool:
     return matrix(axes) is not None and not LOOKUP & set(axes)
 
 
+def hidden_matrices(axes: Any) -> Any:
+    """A tree of bools: True for a hidden matrix."""
+    return jax.tree.map(hidden_matrix, axes, is_leaf=_is_axes)
+
+
 def decay_mask(axes: Any) -> Any:
     """A tree of bools: True where weight decay acts."""
     return jax.tree.map(lambda a: len(groups(a)) >= 2, axes, is_leaf=_is_axes)

@@ -19,7 +19,7 @@ class Training:
     steps: updates. clip: largest global norm of a gradient, None for no clipping. accumulate: parts that a batch is
     split into, one after another, to fit memory; the update is that of the whole batch. ema: decay of an exponential
     moving average of the weights, which is then what is evaluated; None for none. parametrization: what of this follows
-    the model's width.
+    the model's width. init_scale: factor on the initial weights of the hidden matrices; tables and vectors keep theirs.
     """
 
     steps: Count
@@ -30,6 +30,7 @@ class Training:
     accumulate: int = 1
     ema: Scalar | None = None
     parametrization: Parametrization = Standard()
+    init_scale: Scalar = 1.0
     execution: Execution = Execution()
 
     def __post_init__(self) -> None:
@@ -41,6 +42,8 @@ class Training:
             raise ConfigError(f"clip={self.clip} must be positive, or None for no clipping")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError(f"ema={self.ema} must be between 0 and 1, or None for no average")
+        if self.init_scale < 0:
+            raise ConfigError(f"init_scale={self.init_scale} must not be negative")
         self.schedule.check(self.steps)
 
 

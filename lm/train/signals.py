@@ -7,6 +7,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+STOPPED = 143  # exit code: 128 + SIGTERM, what a shell reports of a process that died of it, so both are treated alike
+
 
 class StopRequest:
     """A scope in which SIGTERM and the first SIGINT set `requested`; a second SIGINT interrupts what the loop does.

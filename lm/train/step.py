@@ -24,6 +24,7 @@ from lm.nn import param
 from lm.nn.kernels.platform import plain_forms, platform
 from lm.objectives import Batch, Sums
 from lm.sharding import Layout
+from lm.train.optimizers import hidden_matrices
 from lm.train.run import Training
 
 Values = dict[str, float | int]  # numbers lifted out of a `Training`, by path
@@ -114,8 +115,9 @@ class Program:
     def _optimizer(self, rate: Any, training: Training) -> optax.GradientTransformation:
         return training.optimizer.make(rate, self.axes, self.factors)
 
-    def _init(self, seed: jax.Array | int) -> State:
+    def _init(self, seed: jax.Array | int, scale: jax.Array | float = 1.0) -> State:
         _, params = param.split(self.model.build(rngs=nnx.Rngs(params=jax.random.key(seed))))
+        params = jax.tree.map(lambda p, hidden: p * scale if hidden else p, params, hidden_matrices(self.axes))
         opt = self._optimizer(0.0, self.training).init(params)
         # a copy, since the step donates both
         ema = jax.tree.map(jnp.copy, params) if self.training.ema else {}

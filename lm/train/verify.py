@@ -71,7 +71,11 @@ def verify(path: str | Path, steps: int = 20, where: Layout | None = None) -> Ve
     if not any(first < step <= last for step in rows):
         last = min(step for step in rows if step > first)
     engine = Alone(run, where)
-    state = checkpoints.restore(engine.program.abstract_state(), first) if first else engine.program.init(run.seed)
+    state = (
+        checkpoints.restore(engine.program.abstract_state(), first)
+        if first
+        else engine.program.init(run.seed, run.train.init_scale)
+    )
     arrays, numbers, differences = 0, 0, []
     stops = sorted({last, *(step for step in saved if first < step <= last)})
     source, step = data.load(run.data).batches(start=first), first

@@ -4,6 +4,8 @@ import json
 import math
 import os
 
+from lm.train.lock import NAME
+
 NASTY = """<img src=x onerror="alert(1)">'&{{7*7}}"""
 
 
@@ -47,7 +49,7 @@ def run(folder, entry, state, steps, offset):
         (folder / "failure.json").write_text(json.dumps({"error": f"loss is nan at step {done} <i>(batch)</i>"}))
         (folder / "traceback.txt").write_text("Traceback: <script>alert(2)</script>")
     if state == "running":
-        (folder / "lock").write_text("{}")
+        (folder / NAME).write_text("{}")
 
 
 def rows(steps, offset):
@@ -75,6 +77,6 @@ def work_on(folder):
     """Holds a run's lock as a process that trains it does; the descriptor, to be closed at the end."""
     import fcntl
 
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor

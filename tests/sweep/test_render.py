@@ -25,7 +25,8 @@ from lm.sweep.launchers.skypilot import SkyPilot
 from lm.sweep.launchers.storage import Bucket, Volume
 from lm.sweep.launchers.text import to_yaml
 from lm.sweep.launchers.tpu import GENERATIONS, TPU
-from lm.sweep.launchers.work import PROCESSES, STOPPED, Work
+from lm.sweep.launchers.work import PROCESSES, Work
+from lm.train.signals import STOPPED
 
 thorough = settings(max_examples=200, deadline=None, derandomize=True)
 

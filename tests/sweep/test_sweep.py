@@ -11,7 +11,8 @@ from lm.data import Data, Text
 from lm.models import Decoder
 from lm.nn import MLP, Block, gqa, mha, mqa, swiglu
 from lm.sweep import Ablation, Sweep, grid
-from lm.sweep.execute import Outcome, Worker
+from lm.sweep import execute as execute_module
+from lm.sweep.execute import BadMachine, Outcome, Worker
 from lm.sweep.experiment import Planned
 from lm.sweep.manifest import Entry, manifest
 from lm.sweep.match import quantity
@@ -108,6 +109,18 @@ def test_a_finished_run_is_never_run_twice_and_a_failed_one_does_not_end_the_res
     assert runs["heldout_loss"].notna().tolist() == [True, False, True]
     assert list(runs[LR]) == [1e-3, 1e30, 3e-3] and "learning_rate" in runs["error"][1]
     assert set(curves["split"]) == {"train", "heldout"} and curves["loss"].notna().all()
+
+
+def test_a_machine_where_everything_fails_leaves_runs_to_others(base, tmp_path, monkeypatch):
+    entries = manifest(Sweep(base=base, points=grid({LR: [1e-3, 2e-3, 3e-3, 4e-3, 5e-3]})), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(execute_module, "train", lambda *_: (_ for _ in ()).throw(OSError("no such device")))
+        with pytest.raises(BadMachine, match="the first 3 runs all failed here"):
+            execute(entries, share=2)
+        assert [entry.status() for entry in entries] == ["failed"] * 3 + ["new"] * 2
+        outcome = execute(entries)  # without others it does all there is to do
+        assert len(outcome.failed) == 5
+    assert execute(entries, share=2).done == 5
 
 
 def test_runs_of_a_group_share_one_compilation(base, tmp_path):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lm.sweep import manifest
-from lm.sweep.launchers.work import STOPPED
 from lm.train.folder import PATIENCE
 from lm.train.rows import read
+from lm.train.signals import STOPPED
 from tools import chaos, slurm_cluster
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="workers are pinned as Linux does it")

@@ -90,6 +90,7 @@ def test_in_a_group_as_alone(runs, alone, tmp_path, devices):
 
 def test_only_numbers_the_program_takes_as_inputs_may_differ(base):
     same = {base.group("x"), *(replace(base, {path: 0.5}).group("x") for path in (LR, DECAY, CLIP))}
+    same |= {replace(base, {"train.init_scale": 0.5}).group("x")}
     same |= {replace(base, {"seed": 3, "data.seed": 4, "train.schedule.warmup": 2}).group("x")}
     assert len(same) == 1
     for point in ({"train.steps": 13}, {"model.width": 32}, {"data.batch": 8}, {CLIP: None}, {"record.every": 2}):

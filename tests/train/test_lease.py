@@ -21,7 +21,7 @@ CHILD = """
 import os, random, sys, time
 from pathlib import Path
 from lm.train import lease as module
-module.HOST, module.BEAT, module.EXPIRY, module.WATCH = sys.argv[2], 0.1, 0.8, 0.8
+module.MACHINE, module.BEAT, module.EXPIRY, module.WATCH = sys.argv[2], 0.1, 0.8, 0.8
 folder, rng = Path(sys.argv[1]), random.Random(sys.argv[2])
 while True:
     lease = module.Lease(folder)
@@ -53,6 +53,7 @@ def other_host(monkeypatch, folder: Path, host: str = "elsewhere") -> Lease:
     """A lease as a process of another machine would take it."""
     with monkeypatch.context() as patch:
         patch.setattr(module, "HOST", host)
+        patch.setattr(module, "MACHINE", f"boot of {host}")
         lease = Lease(folder)
     lease.take()
     return lease

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lm.train.lock import RunLocked, lock
+from lm.train.lock import NAME, RunLocked, lock
 
 HOLD = """
 import sys, time
@@ -45,7 +45,7 @@ def test_the_lock_is_free_when_its_holder_is_killed(tmp_path, holder):
 
 def test_a_forked_child_that_lives_on_doesnt_hold_it(tmp_path):
     with lock(tmp_path):
-        (held,) = [int(fd) for fd in os.listdir("/proc/self/fd") if _points_to(fd, tmp_path / "lock")]
+        (held,) = [int(fd) for fd in os.listdir("/proc/self/fd") if _points_to(fd, tmp_path / NAME)]
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], pass_fds=[held])
     try:
         with lock(tmp_path):

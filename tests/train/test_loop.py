@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from lm.data import Data, Text
 from lm.models import Decoder
 from lm.nn import MLP, Block, mha
 from lm.train import Recording, Run, Training
-from lm.train.checkpoint import CheckpointError
+from lm.train.checkpoint import CheckpointError, Checkpoints
 from lm.train.folder import RunError, RunFolder
 from lm.train.load import evaluate_run, load_run
 from lm.train.lock import RunLocked, lock
@@ -100,6 +101,25 @@ def test_resumed_equals_uninterrupted(run, undisturbed, tmp_path, monkeypatch, s
     assert RunFolder(tmp_path).status() == "interrupted"
     train(run, tmp_path, QUIET)
     assert_same(tmp_path, undisturbed)
+
+
+def test_a_checkpoint_ahead_of_its_rows_is_not_begun_from(run, undisturbed, tmp_path):
+    """As a process leaves it that stood still while it was saving, and lost the folder to one that is less far."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    (folder.path / "result.json").unlink()
+    written = folder.rows.read_text().splitlines(keepends=True)
+    folder.rows.write_text("".join(line for line in written if json.loads(line)["step"] <= 10))
+    assert Checkpoints(folder.checkpoints).steps() == (9, 12)
+    train(run, folder.path, QUIET)
+    assert len(folder.starts()) == 2
+    assert_same(folder.path, undisturbed)
+
+
+def test_hidden_weights_begin_as_large_as_is_said(run, undisturbed, tmp_path):
+    train(replace(run, {"train.init_scale": 0.5}), tmp_path, QUIET)
+    first, usual = rows(tmp_path)[0], rows(undisturbed)[0]
+    assert first["parameter_norm"] < 0.95 * usual["parameter_norm"]
 
 
 def test_steps_of_one_dispatch_are_the_same_steps(run, undisturbed, tmp_path):

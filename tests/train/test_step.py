@@ -218,6 +218,17 @@ class TestCompilation:
             state, _ = constant.step(state, constant.layout.put(batch), {})
         assert_close(state.params, trained(training)[0].params, atol=1e-6)
 
+    def test_init_scale_is_of_the_hidden_matrices_alone(self) -> None:
+        made_program = compiled(lift(TRAINING)[0])
+        once, twice = (made_program.init(0, scale).params for scale in (1.0, 2.0))
+        scaled = set()
+        for (path, one), two in zip(jax.tree.leaves_with_path(once), jax.tree.leaves(twice), strict=True):
+            if not np.array_equal(one, two):
+                scaled.add(jax.tree_util.keystr(path, simple=True, separator="."))
+                np.testing.assert_array_equal(2 * one, two)
+        hidden = ("mixer.query", "mixer.key", "mixer.value", "mixer.out", "ff.gate", "ff.up", "ff.down")
+        assert scaled == {f"blocks.0.{name}.weight" for name in hidden}
+
     def test_the_same_run_twice_is_the_same_to_the_bit(self) -> None:
         assert_equal(trained(TRAINING)[0].params, trained(TRAINING)[0].params)
         init = compiled(lift(TRAINING)[0]).init

@@ -26,6 +26,7 @@ from lm.nn import MLP, Block, mha
 from lm.sweep import store
 from lm.train import Run, Training
 from lm.train.folder import RunFolder
+from lm.train.lock import NAME
 from lm.train.spaced import log_spaced
 
 BODIES = 16  # different files of rows, that runs take in turns
@@ -71,7 +72,7 @@ def make(results: Path, runs: int, steps: int) -> tuple[dict[str, float], int]:
         folder = RunFolder(results / "runs" / name)
         folder.path.mkdir(parents=True)
         folder.rows.write_bytes(texts[number % BODIES])
-        (folder.path / "lock").touch()
+        (folder.path / NAME).touch()
         (folder.path / "config.json").write_text(json.dumps(config))
         if number % 100 == 0:
             (folder.path / "failure.json").write_text(json.dumps({"error": "loss is nan at step 7"}))

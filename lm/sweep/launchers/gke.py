@@ -19,7 +19,8 @@ from lm.sweep.launchers.names import LONGEST, fitted
 from lm.sweep.launchers.storage import Bucket, Volume, check_seen
 from lm.sweep.launchers.text import to_yaml
 from lm.sweep.launchers.tpu import TPU
-from lm.sweep.launchers.work import COORDINATOR, PORT, PROCESS, PROCESSES, STOPPED, Work
+from lm.sweep.launchers.work import COORDINATOR, PORT, PROCESS, PROCESSES, Work
+from lm.train.signals import STOPPED
 
 # node label cloud.google.com/gke-accelerator -> GPUs of the largest machine that has it
 GPUS = {

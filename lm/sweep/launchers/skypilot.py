@@ -19,7 +19,8 @@ from lm.sweep.launchers.base import Rendered
 from lm.sweep.launchers.names import LONGEST, fitted
 from lm.sweep.launchers.storage import Bucket, Volume, check_seen
 from lm.sweep.launchers.text import to_yaml
-from lm.sweep.launchers.work import COORDINATOR, PORT, PROCESS, PROCESSES, STOPPED, Work
+from lm.sweep.launchers.work import COORDINATOR, PORT, PROCESS, PROCESSES, Work
+from lm.train.signals import STOPPED
 
 CLOUDS = (  # those of SkyPilot 0.14
     *("kubernetes", "k8s", "slurm", "ssh", "aws", "azure", "gcp", "oci", "ibm", "lambda", "nebius", "runpod", "vast"),

@@ -14,7 +14,8 @@ from typing import Any
 from lm.config import ConfigError, config
 from lm.errors import UserError
 from lm.sweep.launchers.base import Launcher, State
-from lm.sweep.launchers.work import STOPPED, Work
+from lm.sweep.launchers.work import Work
+from lm.train.signals import STOPPED
 
 REQUEUES = 1000  # time limits that a job may run into
 STATES: dict[str, State] = {

@@ -6,8 +6,9 @@ hand is taken up by another. So all that a launcher has to do is to start worker
 
 Between a launcher and a worker there are two agreements.
 
-- A worker that was asked to stop (SIGTERM) before the manifest was done saves and exits with `STOPPED`. Only that
-  tells an engine that the worker has to come back: most take 0 for done, and any other number for a fault.
+- A worker that was asked to stop (SIGTERM) before the manifest was done saves and exits with `STOPPED` (of
+  `lm.train.signals`). Only that tells an engine that the worker has to come back: most take 0 for done, and any other
+  number for a fault.
 - A worker on several hosts is one process on each. They find one another by the variables `COORDINATOR`, `PROCESSES`
   and `PROCESS`, which are set where there is more than one.
 """
@@ -18,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.errors import UserError
-
-STOPPED = 143  # 128 + SIGTERM: what a shell reports of a process that died of it, so both are treated alike
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # host:port of process 0; JAX itself reads it
 PROCESSES = "JAX_NUM_PROCESSES"
