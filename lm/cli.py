@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import subcommand
 
 from lm.commands.board import Board
+from lm.commands.fit import Fit
 from lm.commands.inspect import Config, Cost, Doctor
 from lm.commands.results import Results
 from lm.commands.sweep import Sweep
@@ -20,6 +21,7 @@ Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Results, subcommand("results")]
+    | Annotated[Fit, subcommand("fit")]
     | Annotated[Board, subcommand("board")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Eval, subcommand("eval")]

@@ -112,15 +112,17 @@ class Report:
     def plots(self) -> tuple[Plot, ...]:
         return tuple(item for item in self._items() if isinstance(item, Plot))
 
-    def write(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes report.html, and for every figure NAME.png and NAME.svg, for every table NAME.csv, into `folder`.
+    def write(self, folder: str | os.PathLike[str], page: str | os.PathLike[str] | None = None) -> Path:
+        """Writes report.html (or `page`, wherever that is), and for every figure NAME.png and NAME.svg, for every table NAME.csv, into `folder`.
 
         Each file is complete or absent, and report.html comes last, so a page that is there is a whole one.
         Returns its path. Raises UserError where `folder` can't be written.
         """
         folder = Path(folder)
+        page = folder / "report.html" if page is None else Path(page)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            page.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ReportError(f"the report can't be written to {folder}: {reason(error)}") from error
         for table in self.tables:
@@ -130,7 +132,6 @@ class Report:
             images[plot.name] = render(plot.figure, "png")
             write_atomically(folder / f"{plot.name}.png", images[plot.name])
             write_atomically(folder / f"{plot.name}.svg", render(plot.figure, "svg"))
-        page = folder / "report.html"
         write_atomically(page, self.html(images))
         return page
 

@@ -1,0 +1,35 @@
+"""A law of which some parameters are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lm.analysis.scaling.law import Columns, Law
+from lm.analysis.tables import TableError
+from lm.errors import unknown
+
+
+class Fixed(Law):
+    """`law` with the parameters `given`; the others are left to be fitted."""
+
+    def __init__(self, law: Law, given: Mapping[str, float]) -> None:
+        for name in given:
+            if name not in law.names:
+                raise TableError(unknown(name, law.names, f"the law {law.name} has no parameter"))
+        self.law, self.given = law, dict(given)
+        self.name, self.source = law.name, law.source  # type: ignore[misc]
+        self.columns, self.target, self.objective = law.columns, law.target, law.objective
+        self.parameters = tuple(p for p in law.parameters if p.name not in given)
+
+    def predict(self, p: Any, x: Columns) -> np.ndarray:
+        return self.law.predict(SimpleNamespace(**vars(p), **self.given), x)
+
+    def derived(self, p: Mapping[str, float]) -> dict[str, float]:
+        return self.law.derived({**p, **self.given})
+
+    def caution(self, x: Columns) -> list[str]:
+        return self.law.caution(x)
