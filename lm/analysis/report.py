@@ -113,9 +113,10 @@ class Report:
         return tuple(item for item in self._items() if isinstance(item, Plot))
 
     def write(self, folder: str | os.PathLike[str], page: str | os.PathLike[str] | None = None) -> Path:
-        """Writes report.html (or `page`, wherever that is), and for every figure NAME.png and NAME.svg, for every table NAME.csv, into `folder`.
+        """Writes report.html, and for every figure NAME.png and NAME.svg, for every table NAME.csv, into `folder`; the
+        page to `page` where that is given.
 
-        Each file is complete or absent, and report.html comes last, so a page that is there is a whole one.
+        Each file is complete or absent, and the page comes last, so a page that is there is a whole one.
         Returns its path. Raises UserError where `folder` can't be written.
         """
         folder = Path(folder)

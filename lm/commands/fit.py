@@ -46,6 +46,8 @@ class Fit(Shared):
     """Its column of training FLOPs."""
     loss: str | None = None
     """Its column of losses."""
+    formula: Literal["6ND", "+head", "+attention", "exact", "unknown"] = "6ND"
+    """How its FLOPs were counted."""
     drop_highest: int = 0
     """Leave out so many runs of the highest losses."""
     report: str | None = None
@@ -61,7 +63,9 @@ class Fit(Shared):
         fit = scaling.fit(runs, self.law, self.objective, delta=self.delta, starts=self.starts, seed=self.seed)
         found = scaling.findings(runs, fit, self.resamples, self.seed)
         stem = Path(self.source).resolve().stem
-        made = scaling.scaling_report(found, title=f"{fit.law.name} on {stem}", command=shlex.join(["lm", *sys.argv[1:]]))
+        made = scaling.scaling_report(
+            found, title=f"{fit.law.name} on {stem}", command=shlex.join(["lm", *sys.argv[1:]])
+        )
         page = Path(self.report) if self.report else Path("fits") / f"{stem}.html"
         folder = page.with_suffix("")
         made.write(folder, page)
@@ -79,4 +83,4 @@ class Fit(Shared):
         given = {name: getattr(self, name) for name in ("params", "tokens", "flops", "loss") if getattr(self, name)}
         columns = scaling.guess_columns(path, **given)
         print(in_words(columns), flush=True)
-        return scaling.read_csv(path, **columns)  # type: ignore[arg-type]
+        return scaling.read_csv(path, formula=self.formula, **columns)  # type: ignore[arg-type]

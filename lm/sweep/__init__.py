@@ -1,6 +1,7 @@
 """Experiments, their manifests and their results."""
 
 from lm.sweep.experiment import Ablation, Experiment, Planned, Sweep
+from lm.sweep.ladder import Ladder, Rung, planned_ladder, rungs
 from lm.sweep.noise import SeedNoise
 from lm.sweep.points import chain, cross, grid, prefix, sample, zipped
 from lm.sweep.search import TPE, Hyperband, Median, Random, Search, SuccessiveHalving
@@ -14,9 +15,11 @@ __all__ = [
     "Experiment",
     "Hyperband",
     "LRTransfer",
+    "Ladder",
     "Median",
     "Planned",
     "Random",
+    "Rung",
     "Search",
     "SeedNoise",
     "SuccessiveHalving",
@@ -28,9 +31,11 @@ __all__ = [
     "grid",
     "integers",
     "log_uniform",
+    "planned_ladder",
     "prefix",
     "query",
     "results",
+    "rungs",
     "sample",
     "uniform",
     "zipped",

@@ -98,7 +98,7 @@ def _models(first: Fit, second: Fit) -> pd.DataFrame:
 
 def _kinds(law: Law) -> dict[str, tuple[str, ...]]:
     """A law's parameters by what they are: the constant, what is linear besides, and the rest."""
-    floor = tuple(name for name in ("E",) if name in law.names)
+    floor = tuple(name for name in (law.floor,) if name in law.names)
     linear = tuple(p.name for p in law.parameters if p.linear and p.name not in floor)
     rest = tuple(p.name for p in law.parameters if p.name not in (*floor, *linear))
     found = {"the floor": floor, "the coefficients": linear, "the exponents": rest}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from lm.analysis.scaling.bootstrap import Bootstrap
 from lm.analysis.scaling.fitting import Fit
@@ -132,7 +132,9 @@ def cloud_figure(boot: Bootstrap, pairs: Sequence[tuple[str, str]]) -> Figure:
     for axes, (a, b) in zip(panels, pairs, strict=True):
         x, y = boot.draws(a), boot.draws(b)
         axes.plot(x, y, "o", color=COLOURS[0], markersize=3, alpha=0.25, markeredgewidth=0)
-        axes.plot(boot.fit.number(a), boot.fit.number(b), "*", color=COLOURS[1], markeredgecolor=BASELINE, markersize=15)
+        axes.plot(
+            boot.fit.number(a), boot.fit.number(b), "*", color=COLOURS[1], markeredgecolor=BASELINE, markersize=15
+        )
         for values, which in ((x, "x"), (y, "y")):
             if values.min() > 0 and values.max() / values.min() > 10:
                 axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
@@ -163,5 +165,8 @@ def _log_axis(axes: Axes, which: str, words: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_label_text(words)
     axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     if words != FLOPS:
         si_axis(axes, which)

@@ -189,7 +189,10 @@ def fit(
         value = problem.value(theta)
         best = int(np.argmin(value))
     params = made.values(theta[best])
-    return Fit(made, runs, how, params, float(value[best]), agreement, starts, seed, tuple(notes))
+    found = Fit(made, runs, how, params, float(value[best]), agreement, starts, seed)
+    from lm.analysis.scaling.uncertainty import unidentified
+
+    return replace(found, notes=(*notes, *unidentified(found)))
 
 
 def solve(problem: Problem, theta: np.ndarray, near: bool = False) -> tuple[np.ndarray, np.ndarray]:

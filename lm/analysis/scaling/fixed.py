@@ -28,6 +28,17 @@ class Fixed(Law):
     def predict(self, p: Any, x: Columns) -> np.ndarray:
         return self.law.predict(SimpleNamespace(**vars(p), **self.given), x)
 
+    def slopes(self, theta: np.ndarray, x: Columns) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the whole law, of the parameters that are left."""
+        free = [i for i, p in enumerate(self.law.parameters) if p.name not in self.given]
+        whole = np.empty((len(theta), len(self.law.parameters)))
+        whole[:, free] = theta
+        for i, p in enumerate(self.law.parameters):
+            if p.name in self.given:
+                whole[:, i] = p.coordinate(self.given[p.name])
+        found, slopes = self.law.slopes(whole, x)
+        return found, slopes[:, free]
+
     def derived(self, p: Mapping[str, float]) -> dict[str, float]:
         return self.law.derived({**p, **self.given})
 

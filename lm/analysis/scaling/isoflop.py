@@ -135,8 +135,8 @@ def vertex(size: np.ndarray, loss: np.ndarray, flops: np.ndarray) -> tuple[float
     """Where the least-squares parabola of the loss over log sizes is lowest, its value there and its curvature; None if
     it opens downwards.
 
-    flops: logarithms of the budgets, relative to their centre. Where they aren't quite equal, and there are runs enough,
-    the loss may also change with them in proportion: a run with a tenth more compute is no better size.
+    flops: logarithms of the budgets, relative to their centre. Where they aren't quite equal, and runs are enough, the
+    loss may also change with them in proportion: a run with a tenth more compute is no better size.
     """
     centre = size.mean()
     terms = [np.ones_like(size), size - centre, (size - centre) ** 2]

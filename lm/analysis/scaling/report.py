@@ -64,7 +64,9 @@ def scaling_report(found: Findings, *, title: str, question: str = "", command: 
         Section(heading="Residuals", items=tuple(_residual_items(fit)), terminal=False),
         Section(heading="How sure it is", items=tuple(_cloud_items(found)), terminal=False),
         Section(heading="Notes", items=tuple(notes(found))),
-        Section(heading="Runs", items=(Table(name="runs", frame=_shown(fit), caption="All runs fitted."),), terminal=False),
+        Section(
+            heading="Runs", items=(Table(name="runs", frame=_shown(fit), caption="All runs fitted."),), terminal=False
+        ),
     ]
     return Report(title=title, sections=tuple(s for s in sections if s.items))
 
@@ -76,8 +78,8 @@ def answer(found: Findings) -> list[str]:
     if "a" in fit.derived:
         low, high = boot.interval("a")
         said.append(
-            f"By the law, the best size grows as FLOPs^{fit.derived['a']:.3f} [{low:.3f}, {high:.3f}] and the tokens as "
-            f"FLOPs^{1 - fit.derived['a']:.3f} (95% intervals, {len(boot.thetas)} resamples)."
+            f"By the law, the best size grows as FLOPs^{fit.derived['a']:.3f} [{low:.3f}, {high:.3f}] and the tokens "
+            f"as FLOPs^{1 - fit.derived['a']:.3f} (95% intervals, {len(boot.thetas)} resamples)."
         )
     if found.iso is not None:
         low, high = found.iso.interval()
@@ -90,7 +92,9 @@ def answer(found: Findings) -> list[str]:
     if "E" in fit.params:
         low, high = boot.interval("E")
         said.append(f"No model of this kind falls below {fit.params['E']:.3f} [{low:.3f}, {high:.3f}] nats a token.")
-    said.append(f"It misses the {len(fit.runs)} runs by {np.mean(np.abs(fit.relative_errors)):.2%} of their loss on average.")
+    said.append(
+        f"It misses the {len(fit.runs)} runs by {np.mean(np.abs(fit.relative_errors)):.2%} of their loss on average."
+    )
     return said
 
 
@@ -183,8 +187,13 @@ def _iso_items(found: Findings) -> list[Item]:
         Column("loss", ("{loss:.4f}",)),
         Column("warnings", ("{warnings}",)),
     )
-    figure = Plot(name="isoflop", figure=figures.isoflop_figure(found.iso), caption="Approach 2 of Hoffmann et al. 2022.")
-    return [figure, Table(name="optima", frame=found.iso.optima, columns=columns, caption="Budgets and their best sizes.")]
+    figure = Plot(
+        name="isoflop", figure=figures.isoflop_figure(found.iso), caption="Approach 2 of Hoffmann et al. 2022."
+    )
+    return [
+        figure,
+        Table(name="optima", frame=found.iso.optima, columns=columns, caption="Budgets and their best sizes."),
+    ]
 
 
 def _rolling_items(rolled: pd.DataFrame) -> list[Item]:
@@ -240,4 +249,6 @@ def _shown(fit: Fit) -> pd.DataFrame:
 
 def headline(fit: Fit) -> str:
     """The law in one line of numbers."""
-    return ", ".join(f"{name} {si(value, 4) if abs(value) > 1e4 else f'{value:.5g}'}" for name, value in fit.params.items())
+    return ", ".join(
+        f"{name} {si(value, 4) if abs(value) > 1e4 else f'{value:.5g}'}" for name, value in fit.params.items()
+    )

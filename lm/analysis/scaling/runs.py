@@ -11,6 +11,9 @@
     evaluation            on which text the loss was measured: losses on different text aren't one law
     model                 what is one model: rows of one are resampled together
 
+and for laws of them experts, granularity, weight_bits, activation_bits, cache_bits, bits, added_loss, bits_per_byte,
+accuracy, error (`LAWS[name].columns` says what a law reads).
+
 Other columns are kept under their own names, and laws and filters may use them.
 """
 

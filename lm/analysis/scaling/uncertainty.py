@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from lm.analysis.scaling.fixed import Fixed
 from lm.analysis.scaling.solve import Problem, minimise
 from lm.analysis.tables import TableError
 from lm.errors import unknown
+
+VAGUE = 0.7  # about log 2
 
 
 def curvature(fit: Fit) -> float:
@@ -53,6 +56,21 @@ def covariance(fit: Fit) -> pd.DataFrame:
     found = bread @ (score @ score.T) @ bread * free
     scale = np.array([fit.params[p.name] if p.positive else 1.0 for p in fit.law.parameters])
     return pd.DataFrame(found * np.outer(scale, scale), index=fit.law.names, columns=pd.Index(fit.law.names))
+
+
+def unidentified(fit: Fit) -> list[str]:
+    """A sentence for each parameter that the runs don't determine: its logarithm's standard error is so large that a
+    factor of two or more either way does nearly as well."""
+    found = covariance(fit)
+    said = []
+    for parameter in fit.law.parameters:
+        error = math.sqrt(max(found.loc[parameter.name, parameter.name], 0.0)) / fit.params[parameter.name]
+        if parameter.positive and not error < VAGUE:
+            said.append(
+                f"{parameter.name} = {fit.params[parameter.name]:.4g} isn't identified by these runs: values that "
+                "differ from it by factors fit nearly as well (a ridge); see its profile."
+            )
+    return said
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def inputs(law: Law) -> pd.DataFrame:
     if "weight_bits" in made:
         made = made.iloc[::3]
     if "unique_tokens" in made:
-        made = made[made["unique_tokens"] <= made["tokens"]]
+        made = made.loc[made["unique_tokens"] <= made["tokens"]]
     return made.astype(float).reset_index(drop=True)
 
 

@@ -69,8 +69,8 @@ class TestDataConstrained:
         ridge = profile(found, "R_D", width=7, points=15)
         assert not ridge.identified
         assert "R_D isn't identified" in ridge.note
-        # from the published value to ten times the best the objective differs by less than 1 %
-        assert ridge.table["objective"].max() < found.objective * 1.01
+        # from below the published value to seven times the best the objective differs by less than 1 %
+        assert ridge.table["objective"].to_numpy().max() < found.objective * 1.01
 
 
 class TestOvertraining:
@@ -82,19 +82,20 @@ class TestOvertraining:
     def every(self) -> pd.DataFrame:
         frame = read("gadre_overtraining/models_losses.csv")
         scores = read("gadre_overtraining/downstream_evals.csv").set_index("name")
-        error = 1 - scores[self.tasks(frame, scores)].mean(axis=1)
-        return frame.assign(loss=frame["loss_training_eval_data_c4_val"], error=frame["name"].map(error))
+        shares = 1 - scores[self.tasks(frame, scores)].to_numpy().mean(axis=1)
+        error = dict(zip(scores.index, shares, strict=True))
+        return frame.assign(loss=frame["loss_training_eval_data_c4_val"], error=[error[name] for name in frame["name"]])
 
     def tasks(self, frame: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
         """Those on which a model of 154M parameters is 10 points above chance, however it was trained."""
         metadata = read("gadre_overtraining/eval_metadata.csv").set_index("Eval Task")
-        chance = metadata["Random baseline"] / 100
-        best = scores.loc[frame.loc[frame["model"] == "d=576_l=24_h=8", "name"]].max()
+        chance = (metadata["Random baseline"] / 100).to_dict()
+        best = scores.loc[frame.loc[frame["model"] == "d=576_l=24_h=8", "name"]].max().to_dict()
         return [str(task) for task in scores.columns if best[task] > chance[task] + 0.1]
 
     def picked(self, every: pd.DataFrame, multiplier: float, *models: str) -> pd.DataFrame:
         of = (every["train_data"] == "rpj") & (every["chinchilla_multiplier"] == multiplier)
-        return every[of & every["model"].isin(models)]
+        return every.loc[of & every["model"].isin(models)]
 
     def large(self, every: pd.DataFrame) -> pd.DataFrame:
         return pd.concat([self.picked(every, 32, "open_lm_1b"), self.picked(every, 1, "open_lm_7b")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from lm.analysis.tables import TableError
 
 LOSS = {"E": 0.45, "A": 60.0, "B": 250.0, "alpha": 0.3, "beta": 0.3}
 SCORE = {"floor": 0.25, "gain": 0.6, "k": 8.0, "L_0": 0.75}
-LARGE = {"params": 7e10, "tokens": 2e12}
+LARGE: dict[str, Any] = {"params": 7e10, "tokens": 2e12}
 
 
 def scores(loss: np.ndarray) -> np.ndarray:
@@ -64,7 +65,7 @@ def test_errors_of_both_steps_are_in_the_interval() -> None:
 def test_a_shared_resample_where_both_steps_saw_the_same_runs() -> None:
     """The same runs in another order aren't the same runs by row: their resamples are drawn apart."""
     both = two_step(runs(0.004), starts=20)
-    turned = two_step(table(runs(0.004).frame[::-1].reset_index(drop=True)), starts=20)
+    turned = two_step(table(runs(0.004).frame.iloc[::-1].reset_index(drop=True)), starts=20)
     mixed = TwoStep(both.loss, turned.score)
     for pair, seed in ((both, 3), (mixed, 4)):
         resamples = zip(pair.loss.bootstrap(20, 3).thetas, pair.score.bootstrap(20, seed).thetas, strict=True)

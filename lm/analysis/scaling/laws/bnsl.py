@@ -23,6 +23,7 @@ class BNSL(Law):
 
     name = "bnsl"
     source = "Caballero et al. 2023, eq. 1"
+    floor = "a"
     breaks: int = 1
     x: str = "flops"
     target: str = "loss"

@@ -22,6 +22,7 @@ class TaskError(Law):
     L falls. x: the loss's column. error: a share, 1 - accuracy."""
 
     name = "task_error"
+    floor = "epsilon"
     source = "Gadre et al. 2024"
     x: str = "loss"
     target: str = "error"
@@ -49,6 +50,7 @@ class Accuracy(Law):
     """
 
     name = "accuracy"
+    floor = "floor"
     source = "Bhagia et al. 2024; Grattafiori et al. 2024"
     x: str = "bits_per_byte"
     target: str = "accuracy"

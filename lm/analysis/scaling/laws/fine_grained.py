@@ -19,6 +19,7 @@ class FineGrained(Law):
 
     name = "fine_grained"
     source = "Krajewski et al. 2024"
+    floor = "c"
     columns = ("params", "tokens", "granularity")
     parameters = (
         positive("c", 0.2, 3, linear=True),

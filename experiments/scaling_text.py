@@ -1,0 +1,36 @@
+"""How should compute be divided between size and text? A scaling law of byte models on the King James Bible.
+
+lm sweep run experiments/scaling_text.py
+lm fit experiments/scaling_text.py
+"""
+
+from experiments.base import small_decoder
+from lm.config import replace
+from lm.models import Decoder
+from lm.nn import Block, mha, swiglu
+from lm.sweep import Ladder, rungs
+from lm.train import mup
+
+# The rate of a width of 32 serves all widths in muP (see lr_transfer.py).
+base = mup(
+    replace(
+        small_decoder(),
+        {
+            "model": Decoder(vocab=256, width=64, layers=2, block=Block(mixer=mha(8), ff=swiglu(176))),
+            "data.length": 128,
+            "data.batch": 16,
+            "train.steps": 100,
+            "train.schedule.warmup": 10,
+            "train.optimizer.learning_rate": 2.0**-6,
+            "record.evaluations": 0,
+        },
+    ),
+    base_width=32,
+)
+
+experiment = Ladder(
+    base=base,
+    rungs=rungs(base, (16, 24, 32, 48, 64, 96, 128, 192), [8e10 * 4**k for k in range(4)], ratio=(1, 600)),
+)
+
+presets = {"smoke": {"rungs": rungs(base, (16, 24, 32, 48, 64), [5e9, 1e10, 2e10], ratio=(0.1, 1000))}}
