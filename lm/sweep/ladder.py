@@ -123,7 +123,7 @@ def planned_ladder(
     candidates = pd.DataFrame(rows).drop_duplicates(["width", "steps"]).reset_index(drop=True)
     chosen = design(law, believed, candidates, budget, target=target, noise=noise).runs
     made = tuple(Rung(width=int(r["width"]), steps=int(r["steps"])) for r in chosen.to_dict("records"))
-    return Ladder(base=base, rungs=made, law=law, foretell=False, seeds=max(1, int(chosen["count"].min())))
+    return Ladder(base=base, rungs=made, law=law, foretell=False, seeds=max(1, min(chosen["count"].tolist())))
 
 
 def _at(base: Run, rung: Rung) -> Run:

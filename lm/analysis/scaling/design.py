@@ -14,6 +14,7 @@ from lm.analysis.scaling.law import Law
 from lm.analysis.scaling.laws import law_of
 from lm.analysis.tables import TableError
 
+ROUNDS = 20  # of exchanges
 STEP = 1e-4  # of coordinates, for the slope of a target
 
 
@@ -42,6 +43,7 @@ def design(
     target: str | Callable[[Mapping[str, float]], float] = "a",
     noise: float = 0.005,
     least: int | None = None,
+    repeats: int = 3,
 ) -> Design:
     """Chooses runs among `candidates` (the law's columns and flops) that make the standard error of `target` least.
 
@@ -49,7 +51,8 @@ def design(
     from run to run. target: a parameter, a derived number, or a function of the parameters, such as the loss at a
     budget. Runs are added one by one, each that which lowers the variance most for its FLOPs, then exchanged while
     that helps (c-optimal design; Fedorov 1972). A run may be chosen again: that is another seed.
-    least: how many different runs there must be (default: two more than the law has parameters).
+    least: how many different runs there must be (default: two more than the law has parameters). repeats: how often
+    one may be chosen at most.
     Raises TableError where the budget isn't enough for that.
     """
     made = law_of(law)
@@ -66,7 +69,7 @@ def design(
     while True:
         variance, gain = _gains(rows, chosen, aim)
         history.append({"flops": spent, "runs": len(chosen), "error": math.sqrt(variance)})
-        open_ = flops <= budget - spent
+        open_ = (flops <= budget - spent) & (np.bincount(chosen, minlength=len(flops)) < repeats)
         if not open_.any():
             break
         worth = np.where(open_, gain / flops, -np.inf)
@@ -75,7 +78,7 @@ def design(
             break
         chosen.append(best)
         spent += float(flops[best])
-    chosen = _exchanged(rows, flops, chosen, aim, budget)
+    chosen = _exchanged(rows, flops, chosen, aim, budget, repeats)
     counts = pd.Series(chosen).value_counts().sort_index()
     table = candidates.iloc[counts.index.to_numpy()].assign(count=counts.to_numpy()).reset_index(drop=True)
     error = math.sqrt(_gains(rows, chosen, aim)[0])
@@ -143,16 +146,17 @@ def _gains(rows: np.ndarray, chosen: Sequence[int], aim: np.ndarray) -> tuple[fl
 
 
 def _exchanged(
-    rows: np.ndarray, flops: np.ndarray, chosen: list[int], aim: np.ndarray, budget: float, rounds: int = 20
+    rows: np.ndarray, flops: np.ndarray, chosen: list[int], aim: np.ndarray, budget: float, repeats: int
 ) -> list[int]:
     """Swaps a chosen run for another while that lowers the variance within the budget."""
     chosen = list(chosen)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         variance, spent, better = _gains(rows, chosen, aim)[0], float(flops[chosen].sum()), None
-        for place in range(len(chosen)):
+        full = np.bincount(chosen, minlength=len(flops)) >= repeats
+        for place in {run: k for k, run in enumerate(chosen)}.values():  # one of each, they are alike
             rest = chosen[:place] + chosen[place + 1 :]
             without, gain = _gains(rows, rest, aim)
-            new = np.where(flops <= budget - spent + flops[chosen[place]], without - gain, np.inf)
+            new = np.where((flops <= budget - spent + flops[chosen[place]]) & ~full, without - gain, np.inf)
             best = int(np.argmin(new))
             if new[best] < variance * (1 - 1e-6):
                 variance, better = float(new[best]), (place, best)

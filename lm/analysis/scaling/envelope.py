@@ -67,4 +67,4 @@ def _averaged(loss: np.ndarray, over: int) -> np.ndarray:
     """A running mean that is shorter at the ends."""
     if over <= 1:
         return loss
-    return pd.Series(loss).rolling(over, center=True, min_periods=1).mean().to_numpy()
+    return np.asarray(pd.Series(loss).rolling(over, center=True, min_periods=1).mean())

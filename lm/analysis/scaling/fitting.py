@@ -214,7 +214,7 @@ def start_points(problem: Problem, starts: int, seed: int, project: bool) -> np.
     low = np.array([p.coordinate(p.low) for p in parameters])
     high = np.array([p.coordinate(p.high) for p in parameters])
     power = max(int(np.ceil(np.log2(starts))), 0)
-    theta = low + (high - low) * qmc.Sobol(len(parameters), seed=seed).random_base2(power)[:starts]
+    theta = low + (high - low) * qmc.Sobol(len(parameters), rng=seed).random_base2(power)[:starts]
     return projected(problem, theta) if project else theta
 
 
@@ -232,7 +232,7 @@ def projected(problem: Problem, theta: np.ndarray) -> np.ndarray:
     normal = basis[good] @ basis[good].swapaxes(1, 2) + 1e-10 * np.eye(len(linear))
     found = np.linalg.solve(normal, basis[good].sum(-1)[..., None])[..., 0]
     share = np.maximum(found, 1e-2)  # of a positive parameter: what would be negative begins small
-    theta[np.ix_(np.flatnonzero(good), linear)] = np.log(share / scale[good])
+    theta[np.flatnonzero(good)[:, None], linear] = np.log(share / scale[good])
     return theta
 
 

@@ -26,7 +26,8 @@ class Fixed(Law):
         self.parameters = tuple(p for p in law.parameters if p.name not in given)
 
     def predict(self, p: Any, x: Columns) -> np.ndarray:
-        return self.law.predict(SimpleNamespace(**vars(p), **self.given), x)
+        given = {name: np.array([[value]]) for name, value in self.given.items()}
+        return self.law.predict(SimpleNamespace(**vars(p), **given), x)
 
     def slopes(self, theta: np.ndarray, x: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Those of the whole law, of the parameters that are left."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from lm.analysis.scaling.bootstrap import Bootstrap
 from lm.analysis.scaling.fitting import Fit
+from lm.analysis.scaling.law import Columns
 from lm.analysis.scaling.optimum import budget_for, extrapolation, optimum
 from lm.analysis.scaling.runs import RunTable
 from lm.analysis.tables import TableError
@@ -78,10 +79,10 @@ def _ratio(old: Fit, new: Fit, flops: float) -> float:
 
 
 def bands(
-    boot: Bootstrap, level: float = 0.95, *, prediction: bool = False, seed: int = 0, **columns: np.ndarray
+    boot: Bootstrap, columns: Columns, level: float = 0.95, *, prediction: bool = False, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The lower and upper edge, at each point, of where the law may be (confidence), or where a new run's loss may be
-    (prediction: with the residuals of the fit, drawn again)."""
+    """The lower and upper edge, at each point of the law's `columns`, of where the law may be (confidence), or of where
+    the loss of a new run may be (prediction: with the residuals of the fit, drawn again)."""
     fit = boot.fit
     draws = np.array([fit.moved(theta).predict(**columns) for theta in boot.thetas])
     if prediction:

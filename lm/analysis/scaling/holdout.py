@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lm.analysis.scaling.fitting import Fit, fit
+from lm.analysis.scaling.law import Law
 from lm.analysis.scaling.runs import RunTable
 from lm.analysis.tables import TableError
 
@@ -47,12 +48,12 @@ def split(runs: RunTable, train: np.ndarray, note: str, **options: Any) -> Holdo
     return Holdout(fit(runs.where(train, note), **options), runs.where(~train, "those fitted on"))
 
 
-def holdout(runs: RunTable, law: str = "chinchilla", *, max_flops: float, **options: Any) -> Holdout:
+def holdout(runs: RunTable, law: str | Law = "chinchilla", *, max_flops: float, **options: Any) -> Holdout:
     """Fits on runs below `max_flops` and tries the rest. options: of `fit`."""
     return split(runs, runs.column("flops") < max_flops, f"flops of {max_flops:g} and more", law=law, **options)
 
 
-def leave_largest_out(runs: RunTable, law: str = "chinchilla", *, count: int = 1, **options: Any) -> Holdout:
+def leave_largest_out(runs: RunTable, law: str | Law = "chinchilla", *, count: int = 1, **options: Any) -> Holdout:
     """Fits without the runs of the `count` largest sizes and tries them."""
     sizes = np.unique(runs.column("params"))
     if count >= len(sizes):
@@ -62,7 +63,7 @@ def leave_largest_out(runs: RunTable, law: str = "chinchilla", *, count: int = 1
 
 
 def rolling(
-    runs: RunTable, law: str = "chinchilla", *, factors: tuple[float, ...] = (3, 10, 30, 100), **options: Any
+    runs: RunTable, law: str | Law = "chinchilla", *, factors: tuple[float, ...] = (3, 10, 30, 100), **options: Any
 ) -> pd.DataFrame:
     """How errors grow with the distance: for each factor, fits on the runs with less than the largest budget divided
     by it, tried on all others. Columns: factor, fitted, tested, mean_relative_error, bias, note."""
@@ -80,7 +81,7 @@ def rolling(
     return pd.DataFrame(found)
 
 
-def leave_one_budget_out(runs: RunTable, law: str = "chinchilla", **options: Any) -> pd.DataFrame:
+def leave_one_budget_out(runs: RunTable, law: str | Law = "chinchilla", **options: Any) -> pd.DataFrame:
     """Each compute budget foretold by the others. Columns: flops, runs, mean_relative_error, bias."""
     from lm.analysis.scaling.isoflop import budgets
 

@@ -65,7 +65,8 @@ class IsoFLOP:
                 if best is not None and size[mine].min() - 1 < best[0] < size[mine].max() + 1:
                     points.append((float(np.mean(flops[mine])), best[0]))
             if len(points) >= 2:
-                found.append(np.polyfit(*np.array(points).T, 1))
+                x, y = np.array(points).T
+                found.append(np.polyfit(x, y, 1))
         return np.array(found).reshape(-1, 2)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:

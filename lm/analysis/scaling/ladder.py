@@ -87,7 +87,7 @@ def _foretold(runs: RunTable, law: str) -> list[Item]:
     return [
         words,
         Table(name="foretold", frame=frame, columns=columns, caption="95% intervals for new runs."),
-        Plot(name="foretold", figure=foretold_figure(held, frame), caption="The largest budget."),
+        Plot(name="largest_budget", figure=foretold_figure(held, frame), caption="The largest budget."),
     ]
 
 
@@ -95,7 +95,7 @@ def foretold_table(held: Holdout) -> pd.DataFrame:
     """params, tokens, loss of the runs held out, with predicted, its 95% prediction interval, error and inside."""
     boot = held.fit.bootstrap(1000)
     columns = {name: held.tested.column(name) for name in held.fit.law.columns}
-    low, high = bands(boot, prediction=True, **columns)
+    low, high = bands(boot, columns, prediction=True)
     loss = held.tested.column("loss")
     return pd.DataFrame(
         {

@@ -111,7 +111,7 @@ class Law(abc.ABC):
         for i in range(len(self.parameters)):
             moved = theta.astype(complex)
             moved[:, i] += STEP * 1j
-            columns.append(np.broadcast_to(self.at(moved, x), (len(theta), size(x))).imag / STEP)
+            columns.append(np.imag(np.broadcast_to(self.at(moved, x), (len(theta), size(x)))) / STEP)
         return self.at(theta, x), np.stack(columns, axis=1)
 
     def _named(self, theta: np.ndarray) -> SimpleNamespace:

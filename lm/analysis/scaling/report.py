@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from lm.analysis.scaling.fitting import Fit
 from lm.analysis.scaling.holdout import rolling
 from lm.analysis.scaling.isoflop import IsoFLOP, isoflop
 from lm.analysis.scaling.runs import RunTable
-from lm.analysis.tables import TableError
+from lm.analysis.tables import TableError, numbers
 from lm.analysis.text import Column, si
 
 Item = str | Code | Table | Plot
@@ -53,7 +54,8 @@ def findings(runs: RunTable, fit: Fit, n: int = 1000, seed: int = 0) -> Findings
 def scaling_report(found: Findings, *, title: str, question: str = "", command: str = "") -> Report:
     """The report of a fit."""
     fit = found.fit
-    asked: list[Item] = ([question] if question else []) + ([Code(command)] if command else [])
+    asked: list[Item] = [question] if question else []
+    asked += [Code(command)] if command else []
     sections = [
         Section(heading="Question", items=tuple(asked)),
         Section(heading="Answer", items=tuple(answer(found))),
@@ -154,7 +156,7 @@ def _budget_items(found: Findings) -> list[Item]:
     for power in range(max(first, last - 7), last + 1):
         best = fit.optimum(10.0**power)
         draws = [fit.moved(theta).optimum(10.0**power) for theta in boot.thetas[: figures.DRAWS]]
-        row = {"flops": best.flops, "params": best.params, "tokens": best.tokens, "loss": best.loss}
+        row: dict[str, Any] = {"flops": best.flops, "params": best.params, "tokens": best.tokens, "loss": best.loss}
         for name in ("params", "tokens", "loss"):
             row[f"{name}_low"], row[f"{name}_high"] = np.quantile([getattr(d, name) for d in draws], [0.025, 0.975])
         row["ratio"] = best.tokens_per_param
@@ -197,7 +199,7 @@ def _iso_items(found: Findings) -> list[Item]:
 
 
 def _rolling_items(rolled: pd.DataFrame) -> list[Item]:
-    if not len(rolled) or not rolled["mean_relative_error"].notna().any():
+    if not len(rolled) or not np.isfinite(numbers(rolled, "mean_relative_error")).any():
         return []
     columns = (
         Column("largest budget seen", ("1/{factor:.0f} of the largest",)),

@@ -49,7 +49,8 @@ class Problem:
             curved = weights * self.objective.weight(r) * inner * inner
             matrix = (slopes * curved[:, None, :]) @ slopes.swapaxes(1, 2)
         bad = ~(np.isfinite(gradient).all(1) & np.isfinite(matrix).all((1, 2)))
-        return np.where(bad[:, None], 0, gradient), np.where(bad[:, None, None], 0, matrix)
+        gradient[bad], matrix[bad] = 0, 0
+        return gradient, matrix
 
     def gradient(self, theta: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """The objective's gradient [S, p]; 0 where it is no number."""
@@ -88,6 +89,8 @@ def minimise(problem: Problem, theta: np.ndarray, far: int = 200, near: int = 60
     def newton(theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return problem.gradient(theta, rows), problem.hessian(theta, rows)
 
+    if not theta.shape[1]:  # all parameters are given
+        return theta, problem.value(theta)
     if far:
         theta, _ = descend(problem, theta, problem.parts, far, 1e-4)
     return descend(problem, theta, newton, near, 1e-13)
@@ -109,7 +112,9 @@ def descend(
     for _ in range(steps):
         if not len(active):
             break
-        move = _steps(*parts(theta[active], active), damping[active])
+        gradient, curved = parts(theta[active], active)
+        move = _steps(gradient, curved, damping[active])
+        arrived = (damping[active] < 1e-2) & (-(gradient * move).sum(1) <= tol * value[active])
         trial = np.clip(theta[active] + move, -LIMIT, LIMIT)
         new = problem.value(trial, active)
         better = new < value[active]
@@ -117,7 +122,7 @@ def descend(
         theta[active[better]], value[active[better]] = trial[better], new[better]
         damping[active] = np.where(better, np.maximum(damping[active] * 0.2, 1e-14), damping[active] * 5)
         still[active] = np.where(better & (gain > tol), 0, still[active] + 1)
-        active = active[still[active] < PATIENCE]
+        active = active[(still[active] < PATIENCE) & ~arrived]
     return theta, value
 
 

@@ -16,6 +16,7 @@ from lm.analysis.tables import TableError
 from lm.errors import unknown
 
 VAGUE = 0.7  # about log 2
+TINY = 1e-12  # residuals of a law that fits exactly
 
 
 def curvature(fit: Fit) -> float:
@@ -25,7 +26,7 @@ def curvature(fit: Fit) -> float:
     if fit.how.kind == "squared":
         return 1.0
     size = np.abs(fit.problem().residuals(fit.theta[None])[0][0])
-    window = 1.5 * 1.4826 * float(np.median(size)) * len(size) ** -0.2
+    window = max(1.5 * 1.4826 * float(np.median(size)) * len(size) ** -0.2, TINY)
     if fit.how.kind == "huber":
         window = max(window, fit.how.delta)
     inside = float(np.mean(size <= window)) / window
@@ -85,7 +86,7 @@ class Profile:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Where the drop is below the quantile of chi-square with one degree of freedom; infinite or 0 at an end of
         the profile that is still inside."""
-        limit = chi2.ppf(level, 1)
+        limit = float(chi2.ppf(level, 1))
         value, drop = self.table["value"].to_numpy(float), self.table["drop"].to_numpy(float)
         inside = np.flatnonzero(drop <= limit)
         low = -np.inf if inside[0] == 0 else _crossing(value, drop, inside[0] - 1, inside[0], limit)

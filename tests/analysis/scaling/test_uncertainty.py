@@ -46,7 +46,7 @@ def test_the_profile_of_a_linear_model_is_students_interval():
 
 def test_a_ridge_is_said():
     """With no run beyond a ratio, A and alpha can't be told from one another."""
-    one = scaling.fit(made.runs(noise=2e-3, budgets=(1e19, 1.1e19)), starts=32)
+    one = scaling.fit(made.runs(noise=0.02, budgets=(1e19, 1.1e19)), starts=32)
     assert any("isn't identified" in note for note in one.notes)
     many = scaling.fit(made.runs(noise=1e-3, sizes=20), starts=32)
     assert not any("isn't identified" in note for note in many.notes)
@@ -88,8 +88,8 @@ def test_prediction_bands_are_wider_and_hold_new_runs():
     boot = found.bootstrap(300)
     new = made.runs(noise=0.005, seed=9, sizes=20)
     columns = {name: new.column(name) for name in ("params", "tokens")}
-    low, high = scaling.bands(boot, prediction=True, **columns)
-    inner = scaling.bands(boot, **columns)
+    low, high = scaling.bands(boot, columns, prediction=True)
+    inner = scaling.bands(boot, columns)
     assert np.all(high - low > inner[1] - inner[0])
     inside = np.mean((new.column("loss") >= low) & (new.column("loss") <= high))
     assert 0.88 <= inside <= 1.0
