@@ -1,5 +1,6 @@
 """Experiments, their manifests and their results."""
 
+from lm.sweep.estimate import flops_of
 from lm.sweep.experiment import Ablation, Experiment, Planned, Sweep
 from lm.sweep.ladder import Ladder, Rung, planned_ladder, rungs
 from lm.sweep.noise import SeedNoise
@@ -28,6 +29,7 @@ __all__ = [
     "choice",
     "cross",
     "curves",
+    "flops_of",
     "grid",
     "integers",
     "log_uniform",

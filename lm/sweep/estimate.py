@@ -30,15 +30,26 @@ class Speed:
         return entry.planned.run.flops / self.by_group[entry.group] / 3600
 
 
-def stated(entries: Sequence[Entry], device: str, utilisation: float = UTILISATION) -> Speed:
-    """Speeds of a device by its published peak. Raises ConfigError for one that isn't in the table."""
+def stated_peak(device: str) -> float:
+    """A device's published FLOP/s. Raises ConfigError for one that isn't in the table."""
     peak = published_flops(device)
     if peak is None:
         raise ConfigError(f"no peak is known for '{device}'; say it as JAX does, e.g. 'H100', 'A100', 'TPU v5p'")
+    return peak
+
+
+def stated(entries: Sequence[Entry], device: str, utilisation: float = UTILISATION) -> Speed:
+    """Speeds of a device by its published peak. Raises ConfigError for one that isn't in the table."""
+    peak = stated_peak(device)
     if not 0 < utilisation <= 1:
         raise ConfigError(f"a utilisation of {utilisation} isn't a share of the peak; e.g. 0.4")
     speed = peak * utilisation
     return Speed({e.group: speed for e in entries}, f"{device}: {utilisation:.0%} of its published {peak:.3g} FLOP/s")
+
+
+def flops_of(hours: float, device: str, utilisation: float = UTILISATION) -> float:
+    """FLOPs of so many hours of a device, by its published peak. Raises ConfigError for one that isn't known."""
+    return 3600 * hours * stated_peak(device) * utilisation
 
 
 def here(entries: Sequence[Entry], path: Path, layout: Layout) -> Speed:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lm.analysis import Report
 
 WIDTH, STEPS, WARMUP = "model.width", "train.steps", "train.schedule.warmup"
+RATE = "train.optimizer.learning_rate"
 
 
 @config
@@ -33,7 +34,8 @@ class Rung:
 @config
 class Ladder(Experiment):
     """The base at every rung: `widened` in its own parametrisation, its warm-up as long a share of the steps as the
-    base's. The report fits a scaling law to the ends of the runs.
+    base's. The report fits a scaling law to the ends of the runs; of rungs that differ only in their learning rate the
+    best counts.
 
     law: the law's name (see `lm.analysis.scaling`). floor: the least loss that any model can reach, in nats a token,
     where the data's source is known: the report says whether the law finds it. foretell: fit once without the largest
@@ -54,7 +56,7 @@ class Ladder(Experiment):
 
     @property
     def axes(self) -> tuple[str, ...]:
-        return WIDTH, STEPS
+        return (WIDTH, STEPS) if len({r.rate for r in self.rungs}) == 1 else (WIDTH, STEPS, RATE)
 
     def arms_resolved(self) -> dict[str, tuple[Run, dict[str, Any]]]:
         arms: dict[str, tuple[Run, dict[str, Any]]] = {}
@@ -62,7 +64,8 @@ class Ladder(Experiment):
             name = f"width {rung.width}, {rung.steps} steps" + (f", rate x {rung.rate:g}" if rung.rate != 1 else "")
             if name in arms:
                 raise ConfigError(f"two rungs are equal: {name}; seeds= repeats them all")
-            arms[name] = (_at(self.base, rung), {WIDTH: rung.width, STEPS: rung.steps})
+            run = _at(self.base, rung)
+            arms[name] = (run, {WIDTH: rung.width, STEPS: rung.steps, RATE: run.train.optimizer.learning_rate})
         return arms
 
     def report(self, **tables: Any) -> Report:
@@ -98,31 +101,38 @@ def planned_ladder(
     noise: float = 0.005,
     largest: float | None = None,
     lengths: int = 16,
+    rates: Sequence[float] = (1.0,),
 ) -> Ladder:
     """The ladder for a budget of FLOPs that narrows the interval of `target` most, if the law is about what is
-    `believed` (a guess or an earlier fit's parameters): see `lm.analysis.scaling.design`.
+    `believed` (a guess or an earlier fit's parameters): see `lm.analysis.scaling.design`. `lm.sweep.flops_of` makes a
+    budget of hours of a device.
 
     widths: the sizes to choose from. lengths: how many lengths of each are considered, from 1 token a parameter to
-    what the `largest` share of the budget pays for (default: a quarter). noise: the deviation of log(loss) from run
-    to run. A rung chosen more than once becomes seeds of the whole ladder where that fits, else it counts once.
+    what the `largest` budget of a run pays for (default: a quarter of all). noise: the deviation of log(loss) from run
+    to run. rates: factors of the learning rate that each rung is tried with, out of the same budget; a base in muP
+    needs only the one. A rung chosen more than once becomes seeds of the whole ladder where that fits, else it counts
+    once.
     """
     import numpy as np
     import pandas as pd
 
     from lm.analysis.scaling import design
 
-    a_step = base.data.batch * base.data.length
+    a_step, share = base.data.batch * base.data.length, budget / len(rates)
     rows = []
     for width in widths:
         params = at_width(base, width).model.cost(base.data.length).params
-        most = (largest or budget / 4) / (6 * params)
+        most = (largest or share / 4) / (6 * params)
         for tokens in np.geomspace(min(params, most / 2), most, lengths):
             steps = max(1, round(tokens / a_step))
             row = {"width": width, "steps": steps, "params": float(params), "tokens": float(steps * a_step)}
             rows.append(row | {"flops": 6 * row["params"] * row["tokens"]})
     candidates = pd.DataFrame(rows).drop_duplicates(["width", "steps"]).reset_index(drop=True)
-    chosen = design(law, believed, candidates, budget, target=target, noise=noise).runs
-    made = tuple(Rung(width=int(r["width"]), steps=int(r["steps"])) for r in chosen.to_dict("records"))
+    chosen = design(law, believed, candidates, share, target=target, noise=noise).runs
+    made = tuple(
+        Rung(width=int(r["width"]), steps=int(r["steps"]), rate=rate)
+        for r, rate in itertools.product(chosen.to_dict("records"), rates)
+    )
     return Ladder(base=base, rungs=made, law=law, foretell=False, seeds=max(1, min(chosen["count"].tolist())))
 
 
@@ -133,5 +143,5 @@ def _at(base: Run, rung: Rung) -> Run:
     if warmup is not None:
         changes[WARMUP] = min(rung.steps - 1, round(warmup * rung.steps / run.train.steps))
     if rung.rate != 1:
-        changes["train.optimizer.learning_rate"] = run.train.optimizer.learning_rate * rung.rate
+        changes[RATE] = run.train.optimizer.learning_rate * rung.rate
     return replace(run, changes)

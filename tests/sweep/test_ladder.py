@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lm.analysis.scaling.ladder import ladder_report
+from lm.analysis.scaling.ladder import RATE, best_rates, ladder_report
 from lm.config import ConfigError, replace
-from lm.sweep import Ladder, Rung, planned_ladder, rungs
+from lm.sweep import Ladder, Rung, flops_of, planned_ladder, rungs
 from lm.train import mup
 from tests.analysis.scaling import made
 from tests.sweep.toy import tiny
@@ -36,6 +36,22 @@ def test_a_planned_ladder_keeps_to_its_budget():
         spent += 6 * run.model.cost(run.data.length).params * run.tokens
     assert spent * ladder.seeds <= 1e12 * 1.001
     assert len({rung.width for rung in ladder.rungs}) >= 2
+
+
+def test_of_learning_rates_the_best_counts_and_all_are_paid_for():
+    once = planned_ladder(BASE, 1e12, made.TRUE, widths=(16, 32, 64))
+    ladder = planned_ladder(BASE, 2e12, made.TRUE, widths=(16, 32, 64), rates=(0.5, 1.0))
+    assert len(ladder.rungs) == 2 * len(once.rungs)
+    rates = {run.train.optimizer.learning_rate for run, _ in ladder.arms_resolved().values()}
+    assert rates == {BASE.train.optimizer.learning_rate, BASE.train.optimizer.learning_rate / 2}
+    frame = pd.DataFrame({"params": [1, 1, 2, 2], "tokens": 1, RATE: [1, 2, 1, 2], "loss": [3.0, 2.0, 1.0, 1.5]})
+    assert best_rates(frame)["loss"].tolist() == [2.0, 1.0]
+
+
+def test_hours_of_a_device_are_flops():
+    assert flops_of(2, "H100", 0.5) == pytest.approx(flops_of(1, "H100", 1.0))
+    with pytest.raises(ConfigError, match="no peak is known"):
+        flops_of(1, "abacus")
 
 
 def test_the_report_foretells_the_largest_budget_and_finds_the_floor():

@@ -20,17 +20,31 @@ from lm.analysis.style import BASELINE, COLOURS, SOFT, canvas, styled
 from lm.analysis.tables import TableError, finished, numbers
 from lm.analysis.text import Column
 
+RATE = "train.optimizer.learning_rate"
+
 
 def ladder_runs(runs: pd.DataFrame, value: str = "heldout_loss") -> RunTable:
     """The finished runs of an experiment as a table to fit, with FLOPs as 6 x parameters x tokens, like the optima."""
     good, dropped = finished(runs, value)
-    frame = pd.DataFrame(good).rename(columns={value: "loss"})
+    frame = best_rates(pd.DataFrame(good).rename(columns={value: "loss"}))
     frame["exact_flops"] = numbers(frame, "flops")
     frame["flops"] = 6 * numbers(frame, "params") * numbers(frame, "tokens")
     made = table(frame, "6ND", "this experiment's runs")
     off = frame["exact_flops"] / frame["flops"]
     counted = f"Counted exactly, runs take {off.min():.2f} to {off.max():.2f} times 6 x parameters x tokens."
     return dataclasses.replace(made, notes=(*dropped, counted))
+
+
+def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of runs of one size and length the ones with the learning rate of the lowest mean loss."""
+    if RATE not in frame.columns or len(set(frame[RATE])) < 2:
+        return frame
+    losses: dict[tuple[float, float], dict[float, list[float]]] = {}
+    for row in frame.to_dict("records"):
+        losses.setdefault((row["params"], row["tokens"]), {}).setdefault(row[RATE], []).append(row["loss"])
+    best = {at: min(of, key=lambda rate: sum(of[rate]) / len(of[rate])) for at, of in losses.items()}
+    keep = [best[row["params"], row["tokens"]] == row[RATE] for row in frame.to_dict("records")]
+    return frame.loc[keep].reset_index(drop=True)
 
 
 def ladder_report(
