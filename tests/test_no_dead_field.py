@@ -22,8 +22,10 @@ from flax import nnx
 
 import lm
 from lm import sharding
+from lm.analysis.scaling import ladder as ladder_module
 from lm.config import ConfigError, _classes, components, get, hints, is_config, options, replace, strip
 from lm.data import BPE, Data, HuggingFace, Jsonl, Parquet, Text, huggingface, load
+from lm.data.synthetic import Markov
 from lm.errors import UserError
 from lm.infer import Greedy, Sample
 from lm.models import Decoder, Execution
@@ -32,6 +34,7 @@ from lm.objectives import NextToken
 from lm.sharding import ShardingRules
 from lm.sweep import TPE, Hyperband, Median, Random, Search, SuccessiveHalving, choice, integers, log_uniform, uniform
 from lm.sweep.experiment import Ablation, Sweep
+from lm.sweep.ladder import Ladder, Rung
 from lm.sweep.launchers import GKE, GPU, TPU, Bucket, SkyPilot, Slurm, Volume
 from lm.sweep.launchers.work import Work
 from lm.sweep.noise import SeedNoise
@@ -174,6 +177,13 @@ def see_experiment(experiment: Any) -> Any:
     return planned, timed
 
 
+def see_ladder(ladder: Ladder) -> Any:
+    """Its runs, and what its report is told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ladder_module, "ladder_report", lambda **told: told)
+        return see_experiment(ladder), ladder.report(curves=None)
+
+
 def see_rendered(launcher: Any) -> Any:
     return launcher.render(Work(name="a", manifest=Path("/results/a/manifest.jsonl")))
 
@@ -280,6 +290,7 @@ def rendered() -> tuple[Any, ...]:
 
 
 RATES = (1e-3, 1e-2, 1e-1)
+RUNGS = (Rung(width=8, steps=4), Rung(width=8, steps=8, rate=0.5))
 SEARCHED = {"train.optimizer.learning_rate": log_uniform(1e-3, 1.0), "train.clip": uniform(0.5, 2.0)}
 
 
@@ -324,6 +335,7 @@ def bases() -> tuple[Base, ...]:
         *(Base(Data(corpus=corpus, length=16, batch=2, heldout=0.2), see_data) for corpus in (jsonl, parquet)),
         Base(replace(data, {"tokenizer": BPE(vocab=280)}), see_data),
         Base(HuggingFace(name="a/name"), see_hub),
+        Base(replace(data, {"corpus": Markov(symbols=4, documents_count=40, length=15)}), see_data),
         Base(Mask(), see_mask),
         *(Base(sampler, see_sampler) for sampler in (Greedy(), Sample())),
         Base(sharding.fsdp_tp(), see_rules),
@@ -332,6 +344,7 @@ def bases() -> tuple[Base, ...]:
         Base(matched, see_experiment),
         Base(LRTransfer(base=replace(run, {"model": MODELS["mha"]}), widths=(8, 16), rates=RATES), see_experiment),
         Base(SeedNoise(base=run, variant={"train.clip": None}, seeds=3, crossed=2), see_experiment),
+        Base(Ladder(base=replace(run, {"model": MODELS["mha"]}), rungs=RUNGS, floor=1.5), see_ladder),
         *(Base(search, see_search) for search in searches(run)),
         *(
             Base(each, see_distribution)
@@ -375,6 +388,8 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("LRTransfer", "widths"): [(4, 16)],
     ("LRTransfer", "rates"): [(1e-3, 2e-3, 4e-3)],
     ("SeedNoise", "variant"): [{"train.clip": 0.5}],
+    ("Ladder", "law"): ["kaplan"],
+    ("Ladder", "rungs"): [(Rung(width=8, steps=4), Rung(width=16, steps=4))],
     ("Sweep", "points"): [({"seed": 5},)],
     ("Search", "space"): [{**SEARCHED, "train.clip": uniform(1.0, 2.0)}],
     ("Choice", "options"): [(3, 4)],
