@@ -187,6 +187,9 @@ class Worker:
         if not entry.folder.failed_for_good():  # else it would have failed anywhere
             self._ill.add(entry.id)
         if self.share > 1 and not self._done and len(self._ill) >= ILL:
+            for ill in self.entries:
+                if ill.id in self._ill:
+                    ill.folder.forgive()
             raise BadMachine(f"the first {ILL} runs all failed here, the last with: {line}; leaving the rest to others")
         return True
 

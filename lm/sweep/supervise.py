@@ -39,9 +39,8 @@ def supervise(
             if not any(_open(entry) for entry in entries):
                 return now
             mine = {one.worker: one for one in alive(list(mine.values()))}
-            finished = now.counts.get("done", 0) + now.counts.get("failed", 0)
-            if finished > done:
-                done = finished
+            if now.counts.get("done", 0) > done:  # a run that failed is no progress
+                done = now.counts.get("done", 0)
                 starts.clear()
                 again.clear()
             if not mine and min((starts.get(number, 0) for number in range(work.workers)), default=0) > PATIENCE:

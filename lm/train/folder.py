@@ -144,6 +144,10 @@ class RunFolder:
         """Forgets failures and tries, so that the run is done again from its newest checkpoint."""
         self._remove("failure.json", "traceback.txt", "tries.json")
 
+    def forgive(self) -> None:
+        """Forgets the tries: they were the fault of a machine. What the failure said stays."""
+        self._remove("tries.json")
+
     def finish(self, result: dict[str, Any]) -> None:
         self._write("result.json", json.dumps(result, indent=2, allow_nan=False))
         self._remove("tries.json")

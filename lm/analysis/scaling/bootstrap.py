@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm.analysis.scaling.fitting import Fit, solve
+from lm.analysis.scaling.solve import polish
 from lm.analysis.tables import TableError
 
 CHUNK = 250  # resamples that are fitted at once
@@ -24,18 +25,28 @@ class Bootstrap:
     cluster: bool
 
     def draws(self, what: str | Callable[[Fit], float]) -> np.ndarray:
-        """A number of every resample's fit: a parameter, a derived number, or a function of the fit."""
-        return np.array([self.fit.moved(theta).number(what) for theta in self.thetas])
+        """A number of every resample's fit: a parameter, a derived number, or a function of the fit. Where the
+        function raises TableError (no budget reaches a loss) it is infinite."""
+
+        def one(theta: np.ndarray) -> float:
+            try:
+                return self.fit.moved(theta).number(what)
+            except TableError:
+                if not callable(what):
+                    raise
+                return float("inf")
+
+        return np.array([one(theta) for theta in self.thetas])
 
     def interval(self, what: str | Callable[[Fit], float], level: float = 0.95) -> tuple[float, float]:
         """The percentile interval of a number (Efron 1979): what of the resamples lies in the middle."""
         if not 0 < level < 1:
             raise TableError(f"level={level} isn't a share between 0 and 1, such as 0.95")
         draws = self.draws(what)
-        draws = draws[np.isfinite(draws)]
-        if not len(draws):
+        if np.isnan(draws).any():
             return float("nan"), float("nan")
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+        method = "linear" if np.isfinite(draws).all() else "nearest"  # infinite draws are draws
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method=method)
         return float(low), float(high)
 
     def standard_error(self, what: str | Callable[[Fit], float]) -> float:
@@ -69,7 +80,12 @@ def bootstrap(fit: Fit, n: int = 1000, seed: int = 0, cluster: bool | None = Non
     found, values = [], []
     for first in range(0, n, CHUNK):
         weights = counts[first : first + CHUNK]
-        theta, value = solve(fit.problem(weights), np.tile(fit.theta, (len(weights), 1)), near=True)
+        problem, begin = fit.problem(weights), np.tile(fit.theta, (len(weights), 1))
+        theta, value = solve(problem, begin, near=fit.how.kind != "lad")
+        if fit.how.kind == "lad":  # each resample has corners of its own
+            for k, own in enumerate(weights):
+                theta[k] = polish(fit.problem(own), theta[k])
+            value = problem.value(theta)
         found.append(theta)
         values.append(value)
     thetas, reached = np.concatenate(found), np.concatenate(values)

@@ -18,6 +18,7 @@ from lm.analysis.scaling.uncertainty import dispersion
 from lm.analysis.tables import TableError
 
 SIDE = "second"  # 1 for runs of the second table
+CLEAR = 4.0  # of AICc: a difference that isn't chance of choosing among five
 CHANGED = "'"  # E' is the second table's E
 
 
@@ -55,8 +56,9 @@ class LawComparison:
     @property
     def answer(self) -> str:
         """Which of the models the runs ask for, in words."""
-        best = self.models.loc[self.models["AICc"].idxmin()]
-        if not best["differs"]:
+        rows = self.models.to_dict("records")
+        best = min(rows, key=lambda row: row["AICc"])
+        if not best["differs"] or rows[0]["AICc"] - best["AICc"] < CLEAR or not rows[0]["p"] < 1 - self.level:
             return "The two laws aren't told apart by these runs."
         return f"The runs ask for a difference in {best['differs']}; the rest may be the same."
 
@@ -64,7 +66,12 @@ class LawComparison:
 def compare_laws(first: Fit, second: Fit, *, n: int = 1000, seed: int = 0, level: float = 0.95) -> LawComparison:
     """Compares two fits of one law by one objective: parameter by parameter through bootstraps, and by fitting both
     tables at once with only some parameters free to differ: none, the floor, the coefficients, the exponents, all."""
-    if first.law.name != second.law.name or first.how != second.how:
+    alike = (first.law.name, first.law.names, first.law.columns) == (
+        second.law.name,
+        second.law.names,
+        second.law.columns,
+    )
+    if not alike or vars(first.law) != vars(second.law) or first.how != second.how:
         raise TableError(f"{first.law.name} by {first.how} and {second.law.name} by {second.how} can't be compared")
     same_text(first.runs, second.runs)
     boots = first.bootstrap(n, seed), second.bootstrap(n, seed + 1)
@@ -101,7 +108,8 @@ def _kinds(law: Law) -> dict[str, tuple[str, ...]]:
     floor = tuple(name for name in (law.floor,) if name in law.names)
     linear = tuple(p.name for p in law.parameters if p.linear and p.name not in floor)
     rest = tuple(p.name for p in law.parameters if p.name not in (*floor, *linear))
-    found = {"the floor": floor, "the coefficients": linear, "the exponents": rest}
+    words = "the exponents" if set(rest) == set(law.exponents) else "the other parameters"
+    found = {"the floor": floor, "the coefficients": linear, words: rest}
     return {words: names for words, names in found.items() if names and names != law.names}
 
 

@@ -78,7 +78,7 @@ def design(
             break
         chosen.append(best)
         spent += float(flops[best])
-    chosen = _exchanged(rows, flops, chosen, aim, budget, repeats)
+    chosen = _exchanged(rows, flops, chosen, aim, budget, repeats, least)
     counts = pd.Series(chosen).value_counts().sort_index()
     table = candidates.iloc[counts.index.to_numpy()].assign(count=counts.to_numpy()).reset_index(drop=True)
     error = math.sqrt(_gains(rows, chosen, aim)[0])
@@ -146,7 +146,7 @@ def _gains(rows: np.ndarray, chosen: Sequence[int], aim: np.ndarray) -> tuple[fl
 
 
 def _exchanged(
-    rows: np.ndarray, flops: np.ndarray, chosen: list[int], aim: np.ndarray, budget: float, repeats: int
+    rows: np.ndarray, flops: np.ndarray, chosen: list[int], aim: np.ndarray, budget: float, repeats: int, least: int
 ) -> list[int]:
     """Swaps a chosen run for another while that lowers the variance within the budget."""
     chosen = list(chosen)
@@ -155,8 +155,15 @@ def _exchanged(
         full = np.bincount(chosen, minlength=len(flops)) >= repeats
         for place in {run: k for k, run in enumerate(chosen)}.values():  # one of each, they are alike
             rest = chosen[:place] + chosen[place + 1 :]
+            short = len(set(rest)) < least  # then only a run that isn't there may come in
             without, gain = _gains(rows, rest, aim)
-            new = np.where((flops <= budget - spent + flops[chosen[place]]) & ~full, without - gain, np.inf)
+            new = np.where(
+                (flops <= budget - spent + flops[chosen[place]])
+                & ~full
+                & ~(short & np.isin(np.arange(len(flops)), rest)),
+                without - gain,
+                np.inf,
+            )
             best = int(np.argmin(new))
             if new[best] < variance * (1 - 1e-6):
                 variance, better = float(new[best]), (place, best)

@@ -16,6 +16,7 @@ from lm.analysis.scaling.bootstrap import Bootstrap
 from lm.analysis.scaling.fitting import Fit
 from lm.analysis.scaling.frontier import frontier
 from lm.analysis.scaling.isoflop import IsoFLOP
+from lm.analysis.scaling.optimum import best_losses
 from lm.analysis.style import BASELINE, COLOURS, SOFT, canvas, si_axis, styled
 
 SHADES = "viridis"
@@ -92,9 +93,9 @@ def frontier_figure(fit: Fit, boot: Bootstrap | None = None, beyond: float = 10.
         best.column("flops"), best.column("loss"), "o", color=COLOURS[0], markersize=5, label="no cheaper run is better"
     )
     at = np.geomspace(flops.min(), flops.max() * beyond, 40)
-    axes.plot(at, _best_losses(fit, at), color=COLOURS[1], label="best by the law")
+    axes.plot(at, best_losses(fit, at, **_others(fit)), color=COLOURS[1], label="best by the law")
     if boot is not None:
-        draws = np.array([_best_losses(fit.moved(theta), at) for theta in boot.thetas[:DRAWS]])
+        draws = np.array([best_losses(fit.moved(theta), at, **_others(fit)) for theta in boot.thetas[:DRAWS]])
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         axes.fill_between(at, low, high, color=COLOURS[1], alpha=0.2, linewidth=0, label="its 95% interval")
     axes.axvline(flops.max(), color=SOFT, linestyle=":", linewidth=1.2)
@@ -142,10 +143,6 @@ def cloud_figure(boot: Bootstrap, pairs: Sequence[tuple[str, str]]) -> Figure:
         axes.set_ylabel(b)
     panels[0].set_title(f"dots: {len(boot.thetas)} resamples;  star: the fit", color=SOFT)
     return figure
-
-
-def _best_losses(fit: Fit, flops: np.ndarray) -> list[float]:
-    return [fit.optimum(c, **_others(fit)).loss for c in flops]
 
 
 def _others(fit: Fit) -> dict[str, float]:

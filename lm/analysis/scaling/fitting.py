@@ -13,7 +13,7 @@ from scipy.stats import qmc
 from lm.analysis.scaling.law import Columns, Law
 from lm.analysis.scaling.laws import law_of
 from lm.analysis.scaling.objective import Kind, Objective, On
-from lm.analysis.scaling.runs import RunTable
+from lm.analysis.scaling.runs import RunTable, one_text
 from lm.analysis.scaling.solve import Problem, minimise, polish
 from lm.analysis.tables import TableError
 from lm.errors import unknown
@@ -243,13 +243,8 @@ def refuse(runs: RunTable, law: Law) -> list[str]:
         raise TableError(
             f"{count} runs can't determine the {needed} parameters of the law {law.name}, and leave an error"
         )
-    if law.target == "loss" and "evaluation" in runs.frame.columns:
-        texts = sorted(map(str, set(runs.frame["evaluation"])))
-        if len(texts) > 1:
-            raise TableError(
-                f"the losses are of {len(texts)} evaluation sets ({', '.join(texts[:4])}); select one: "
-                f"runs.select(evaluation={texts[0]!r})"
-            )
+    if law.target == "loss":
+        one_text(runs)
     if "formula" in runs.frame.columns and len(set(runs.frame["formula"])) > 1:
         raise TableError("the runs' FLOPs are by different formulas; count all by one")
     notes = []

@@ -20,7 +20,15 @@ class Fixed(Law):
         for name in given:
             if name not in law.names:
                 raise TableError(unknown(name, law.names, f"the law {law.name} has no parameter"))
+        for parameter in law.parameters:
+            value = given.get(parameter.name, 1.0)
+            if not np.isfinite(value) or (parameter.positive and value <= 0):
+                raise TableError(
+                    f"{parameter.name}={value} isn't possible: it is a {'positive ' * parameter.positive}number"
+                )
         self.law, self.given = law, dict(given)
+        self.floor, self.exponents = law.floor, law.exponents
+        self.__doc__ = law.__doc__
         self.name, self.source = law.name, law.source  # type: ignore[misc]
         self.columns, self.target, self.objective = law.columns, law.target, law.objective
         self.parameters = tuple(p for p in law.parameters if p.name not in given)
@@ -41,7 +49,7 @@ class Fixed(Law):
         return found, slopes[:, free]
 
     def derived(self, p: Mapping[str, float]) -> dict[str, float]:
-        return self.law.derived({**p, **self.given})
+        return {**self.given, **self.law.derived({**p, **self.given})}
 
     def caution(self, x: Columns) -> list[str]:
         return self.law.caution(x)

@@ -10,12 +10,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from lm.analysis.scaling.runs import RunTable
+from lm.analysis.scaling.runs import RunTable, one_text
 from lm.analysis.tables import TableError
 
 TOGETHER = 1.2  # runs whose budgets lie within this factor are of one
 EQUAL = 0.01  # logarithms of budgets that differ by less are equal
 FEWEST = 4  # sizes at a budget: three would leave a parabola no error
+RESAMPLES = 500
 CENTRE = 0.8  # of half the range of sizes: an optimum beyond is seen from one side only
 
 
@@ -48,13 +49,13 @@ class IsoFLOP:
 
     @cached_property
     def _draws(self) -> np.ndarray:
-        """a and log k of 1000 resamples of the runs inside each budget."""
+        """a and log k of resamples of the runs inside each budget."""
         rng = np.random.default_rng(0)
         size, flops, loss = (np.log(self.runs.column(name)) for name in ("params", "flops", "loss"))
         loss = np.exp(loss)
         used = [k for k, row in enumerate(self.optima.to_dict("records")) if row["used"]]
         found = []
-        for _ in range(1000):
+        for _ in range(RESAMPLES):
             points = []
             for k in used:
                 mine = np.flatnonzero(self.labels == k)
@@ -90,6 +91,7 @@ def isoflop(runs: RunTable, budgets_at: Sequence[float] | None = None, together:
     were trained isn't used, and one near their edge carries a warning.
     Raises TableError where fewer than two budgets have an optimum.
     """
+    one_text(runs)
     notes: list[str] = []
     labels, centres = budgets(runs, budgets_at, together)
     if (labels < 0).any():
@@ -162,7 +164,11 @@ def _optimum_of(runs: RunTable, mine: np.ndarray, flops: float) -> dict[str, obj
         return row | {"warnings": "the loss has no minimum: it opens downwards"}
     at, lowest, curvature = best
     params = float(np.exp(at))
-    row |= {"N_opt": params, "D_opt": flops / (6 * params), "loss": lowest, "curvature": curvature}
+    counted = 1.0  # FLOPs that aren't 6 x params x tokens: what the runs of this budget say of them
+    if "tokens" in runs.frame.columns:
+        ratio = 6 * runs.column("params") * runs.column("tokens") / runs.column("flops")
+        counted = float(np.median(ratio[mine]))
+    row |= {"N_opt": params, "D_opt": counted * flops / (6 * params), "loss": lowest, "curvature": curvature}
     if not size.min() <= at <= size.max():
         side = "smaller" if at < size.min() else "larger"
         return row | {"warnings": f"the minimum is beyond the grid: train {side} sizes"}

@@ -66,6 +66,7 @@ class Law(abc.ABC):
     target: str = "loss"  # the column that is predicted
     objective: Objective = Objective()  # what fits use unless told otherwise
     source: ClassVar[str] = ""  # the paper
+    exponents: tuple[str, ...] = ()
     floor: str = "E"  # the parameter that is left at infinite size and training
 
     @abc.abstractmethod

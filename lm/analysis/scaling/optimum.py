@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq
@@ -44,28 +43,47 @@ def optimum(fit: Fit, flops: float, *, served: float = 0.0, limit: float = FAR, 
     unique_tokens=1e9. limit: how far beyond the largest run a budget may be before a note says so.
     Raises TableError for a law without params and tokens, or with a column that isn't given.
     """
-    if not {"params", "tokens"} <= set(fit.law.columns):
-        raise TableError(f"the law {fit.law.name} isn't one of params and tokens: it has no optimum for a budget")
     if not flops > 0 or served < 0:
         raise TableError(f"a budget of {flops:g} FLOPs with {served:g} tokens served has no optimum")
-
-    def tokens_at(params: Any) -> Any:
-        return (flops - SERVE * params * served) / (6 * params)
-
-    most = math.log(flops / (SERVE * served)) if served else math.inf  # beyond it, serving takes the whole budget
-
-    def loss_at(size: np.ndarray) -> np.ndarray:
-        params = np.exp(size)
-        return fit.predict(params=params, tokens=tokens_at(params), **fixed)
-
-    low, high = RANGE[0] * math.log(10), min(RANGE[1] * math.log(10), most - 1e-9)
-    size, edge = _least(loss_at, low, high)
-    params = math.exp(size)
-    training = 6 * params * tokens_at(params)
-    notes = extrapolation(fit, training, limit)
-    if edge:
+    size, edge = best_sizes(fit, np.array([flops]), served, **fixed)
+    params = float(size[0])
+    tokens = (flops - SERVE * params * served) / (6 * params)
+    notes = extrapolation(fit, 6 * params * tokens, limit)
+    if edge[0]:
         notes.append("The loss is least at the end of the sizes that were tried: the law has no optimum there.")
-    return Optimum(training, params, tokens_at(params), float(loss_at(np.array(size))), flops, tuple(notes))
+    loss = fit.predict(params=params, tokens=tokens, **fixed)
+    return Optimum(6 * params * tokens, params, tokens, loss, flops, tuple(notes))
+
+
+def best_sizes(fit: Fit, flops: np.ndarray, served: float = 0.0, **fixed: float) -> tuple[np.ndarray, np.ndarray]:
+    """The sizes of least loss for budgets [n], and whether each is an end of the range: by finer and finer grids."""
+    if not {"params", "tokens"} <= set(fit.law.columns):
+        raise TableError(f"the law {fit.law.name} isn't one of params and tokens: it has no optimum for a budget")
+    first = np.full(len(flops), RANGE[0] * math.log(10))
+    last = np.full(len(flops), RANGE[1] * math.log(10))
+    if served:  # beyond this size serving takes the whole budget
+        last = np.minimum(last, np.log(flops / (SERVE * served)) - 1e-9)
+    if (last <= first).any():
+        raise TableError(
+            f"serving {served:g} tokens takes all of a budget of {flops.min():g} FLOPs; nothing is left to train"
+        )
+    left, right, row = first, last, np.arange(len(flops))
+    edge = np.zeros(len(flops), bool)
+    while np.max(right - left) > 1e-7:
+        grid = left[:, None] + (right - left)[:, None] * np.linspace(0, 1, 65)
+        params = np.exp(grid)
+        with np.errstate(all="ignore"):
+            loss = fit.predict(params=params, tokens=(flops[:, None] / params - SERVE * served) / 6, **fixed)
+        at = np.argmin(np.where(np.isfinite(loss), loss, np.inf), axis=1)
+        edge = (grid[row, at] == first) | (grid[row, at] == last)
+        left, right = grid[row, np.maximum(at - 1, 0)], grid[row, np.minimum(at + 1, grid.shape[1] - 1)]
+    return np.exp((left + right) / 2), edge
+
+
+def best_losses(fit: Fit, flops: np.ndarray, **fixed: float) -> np.ndarray:
+    """The least loss for each of many budgets [n]."""
+    params, _ = best_sizes(fit, flops, **fixed)
+    return fit.predict(params=params, tokens=flops / (6 * params), **fixed)
 
 
 def extrapolation(fit: Fit, flops: float, limit: float = FAR) -> list[str]:
@@ -82,7 +100,7 @@ def budget_for(fit: Fit, loss: float) -> float:
     """The least training FLOPs that reach `loss`. Raises TableError where no budget does."""
 
     def short(log_flops: float) -> float:
-        return optimum(fit, math.exp(log_flops)).loss - loss
+        return float(best_losses(fit, np.exp([log_flops]))[0]) - loss
 
     low, high = math.log(1e6), math.log(1e40)
     if short(high) > 0:
@@ -95,16 +113,3 @@ def budget_for(fit: Fit, loss: float) -> float:
 def cost_of(fit: Fit, params: float, tokens: float) -> float:
     """How many times the least budget for its loss a model of this size and these tokens costs; 1 is optimal."""
     return 6 * params * tokens / budget_for(fit, fit.predict(params=params, tokens=tokens))
-
-
-def _least(function: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> tuple[float, bool]:
-    """Where a function of one variable is least, and whether that is an end of the range: by finer and finer grids."""
-    left, right, edge = low, high, False
-    while right - left > 1e-7:
-        grid = np.linspace(left, right, 65)
-        with np.errstate(all="ignore"):
-            values = function(grid)
-        at = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
-        edge = grid[at] in (low, high)
-        left, right = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
-    return (left + right) / 2, edge

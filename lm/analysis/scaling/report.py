@@ -89,7 +89,7 @@ def answer(found: Findings) -> list[str]:
         if "a" in fit.derived:
             ours = boot.interval("a")
             agree = low <= ours[1] and ours[0] <= high
-            text += "; the two ways agree" if agree else "; the two ways do not agree, so neither is to be relied on"
+            text += "; the intervals overlap" if agree else "; the two ways do not agree, so neither is to be relied on"
         said.append(text + ".")
     if "E" in fit.params:
         low, high = boot.interval("E")
@@ -116,11 +116,13 @@ def notes(found: Findings) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", ")")) else ".")
+    word = text.split(" ", 1)[0]
+    text = text[:1].upper() + text[1:] if word.isalpha() and len(word) > 3 else text
+    return text + ("" if text.endswith((".", "!", ")")) else ".")
 
 
 def _law_words(fit: Fit) -> str:
-    doc = " ".join((type(fit.law).__doc__ or "").split())
+    doc = " ".join((fit.law.__doc__ or "").split())
     agreement = f"{fit.agreement:.0%} of {fit.starts} starts came to this optimum"
     source = f" ({fit.law.source})" if fit.law.source else ""
     return f"{fit.law.name}{source}: {doc} Fitted by {fit.how}, {fit.objective:.10g} at the optimum; {agreement}."

@@ -106,3 +106,13 @@ def table(frame: pd.DataFrame, formula: Formula = "6ND", source: str = "") -> Ru
             if len(bad):
                 raise TableError(f"row {int(bad[0])} has {name}={values[bad[0]]:g}; it must be positive")
     return RunTable(frame, formula, source)
+
+
+def one_text(runs: RunTable) -> None:
+    """Raises TableError where the losses are of several evaluation sets: no law holds for them together."""
+    texts = sorted(map(str, set(runs.frame["evaluation"]))) if "evaluation" in runs.frame.columns else []
+    if len(texts) > 1:
+        raise TableError(
+            f"the losses are of {len(texts)} evaluation sets ({', '.join(texts[:4])}); select one: "
+            f"runs.select(evaluation={texts[0]!r})"
+        )

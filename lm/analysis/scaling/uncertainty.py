@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,8 @@ from lm.analysis.tables import TableError
 from lm.errors import unknown
 
 VAGUE = 0.7  # about log 2
+FLAT = 1e-9  # of a curvature with unit diagonal: no curvature
+FAR_OFF = 40.0  # of a logarithm
 TINY = 1e-12  # residuals of a law that fits exactly
 
 
@@ -26,11 +27,15 @@ def curvature(fit: Fit) -> float:
     if fit.how.kind == "squared":
         return 1.0
     size = np.abs(fit.problem().residuals(fit.theta[None])[0][0])
-    window = max(1.5 * 1.4826 * float(np.median(size)) * len(size) ** -0.2, TINY)
-    if fit.how.kind == "huber":
-        window = max(window, fit.how.delta)
-    inside = float(np.mean(size <= window)) / window
+    inside = float(np.mean(size <= window(fit))) / window(fit)
     return inside * fit.how.delta if fit.how.kind == "huber" else inside
+
+
+def window(fit: Fit) -> float:
+    """How near to 0 residuals count as being there."""
+    size = np.abs(fit.problem().residuals(fit.theta[None])[0][0])
+    width = max(1.5 * 1.4826 * float(np.median(size)) * len(size) ** -0.2, TINY)
+    return max(width, fit.how.delta) if fit.how.kind == "huber" else width
 
 
 def dispersion(fit: Fit) -> float:
@@ -43,20 +48,38 @@ def dispersion(fit: Fit) -> float:
 
 
 def covariance(fit: Fit) -> pd.DataFrame:
-    """The parameters' covariance by the sandwich H^-1 G H^-1 (Huber 1967), which holds for any objective and for
-    residuals of unequal size; in the parameters' own units, to first order. NaN where it doesn't exist."""
+    """The parameters' covariance by the sandwich H^-1 G H^-1 (Huber 1967), which holds for residuals of unequal size
+    and for runs of one `model` that err together; in the parameters' own units, to first order. Infinite for what the
+    runs don't determine. For objectives with corners H counts the runs near 0 (Powell 1991)."""
     problem = fit.problem()
     r, inner, slopes = problem.residuals(fit.theta[None])
     moves = slopes[0] * inner[0]  # of the residuals, by the coordinates [p, n]
+    if fit.how.kind == "squared":
+        matrix = moves @ moves.T
+    else:
+        width = window(fit)
+        matrix = (moves * (np.abs(r[0]) <= width)) @ moves.T * (fit.how.delta if fit.how.kind == "huber" else 1) / width
+    bread, unknown_ = _inverse(matrix)
     score = moves * problem.objective.slope(r)[0]
-    try:
-        bread = np.linalg.inv(moves @ moves.T * curvature(fit))
-    except np.linalg.LinAlgError:
-        bread = np.full((len(moves), len(moves)), np.nan)
+    labels = fit.runs.clusters()
+    score = np.stack([np.bincount(labels, row) for row in score])
     free = len(fit.runs) / (len(fit.runs) - len(moves))
     found = bread @ (score @ score.T) @ bread * free
     scale = np.array([fit.params[p.name] if p.positive else 1.0 for p in fit.law.parameters])
-    return pd.DataFrame(found * np.outer(scale, scale), index=fit.law.names, columns=pd.Index(fit.law.names))
+    found = found * np.outer(scale, scale)
+    found[unknown_, :] = found[:, unknown_] = np.nan
+    found[unknown_, unknown_] = np.inf
+    return pd.DataFrame(found, index=fit.law.names, columns=pd.Index(fit.law.names))
+
+
+def _inverse(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of a curvature on the directions that it has, and which parameters lie in those that it hasn't."""
+    scale = np.sqrt(np.maximum(np.diag(matrix), TINY**2))
+    values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
+    good = values > FLAT
+    inverse = (vectors[:, good] / values[good]) @ vectors[:, good].T
+    lost = (np.abs(vectors[:, ~good]) > 0.05).any(axis=1) | (np.diag(matrix) <= TINY**2)
+    return inverse / np.outer(scale, scale), lost
 
 
 def unidentified(fit: Fit) -> list[str]:
@@ -64,12 +87,15 @@ def unidentified(fit: Fit) -> list[str]:
     factor of two or more either way does nearly as well."""
     found = covariance(fit)
     said = []
-    for parameter in fit.law.parameters:
-        error = math.sqrt(max(found.loc[parameter.name, parameter.name], 0.0)) / fit.params[parameter.name]
-        if parameter.positive and not error < VAGUE:
+    for parameter, at in zip(fit.law.parameters, fit.theta, strict=True):
+        value = fit.params[parameter.name]
+        error = float(np.sqrt(found.loc[parameter.name, parameter.name])) / value
+        if parameter.positive and abs(at) > FAR_OFF:
+            said.append(f"The parameter {parameter.name} ran off to {value:.1e}: these runs don't bound it.")
+        elif parameter.positive and not error < VAGUE:
             said.append(
-                f"{parameter.name} = {fit.params[parameter.name]:.4g} isn't identified by these runs: values that "
-                "differ from it by factors fit nearly as well (a ridge); see its profile."
+                f"The parameter {parameter.name} = {value:.4g} isn't identified by these runs: values that differ from "
+                "it by factors fit nearly as well (a ridge); see its profile."
             )
     return said
 
@@ -112,8 +138,8 @@ def profile(fit: Fit, name: str, width: float = 8.0, points: int = 61) -> Profil
     """The profile of one parameter, from its value / width to its value * width (or +- width of it where it may be
     negative), the others fitted anew at each point from their neighbours.
 
-    Residuals are taken to be normal with their own deviation for least squares; for other objectives the curve is
-    scaled so that it agrees with the sandwich covariance at the optimum.
+    Runs are taken to err alike and independently: where noise is larger for some, or runs of one model err together,
+    take the bootstrap. Objectives other than least squares are scaled to be a log likelihood at the optimum.
     """
     if name not in fit.params:
         raise TableError(unknown(name, fit.params, f"a fit of {fit.law.name} has no parameter"))

@@ -19,6 +19,7 @@ class Chinchilla(Law):
     name = "chinchilla"
     source = "Hoffmann et al. 2022, eq. 10"
     columns = ("params", "tokens")
+    exponents = ("alpha", "beta")
     parameters = (
         positive("E", 0.2, 3, linear=True),
         positive("A", 1, 1e5, linear=True),
