@@ -1,6 +1,11 @@
 """Does a scaling law find the entropy of its data? A ladder on text from a source whose entropy is known exactly.
 
-lm sweep run experiments/scaling_entropy.py
+    lm sweep run experiments/scaling_entropy.py
+    lm sweep run experiments/scaling_entropy.py --preset smoke
+
+20 runs, 19 minutes on one of two busy cores. The source has 1.6321 nats a token. Found: E = 1.586 [1.526, 1.636], so
+the truth lies inside the interval, near its upper end; the best run has 1.683. The law misses runs by 1.5% on average,
+and what was foretold of the largest budget is 2.7% too low: this text isn't learned by a pure power law. One seed.
 """
 
 from experiments.base import small_decoder
