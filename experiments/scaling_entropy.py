@@ -42,4 +42,9 @@ experiment = Ladder(
     floor=source.entropy(),
 )
 
-presets = {"smoke": {"rungs": rungs(base, (16, 24, 32, 48, 64), [5e9, 1e10, 2e10], ratio=(0.1, 1000))}}
+presets = {
+    "smoke": {
+        "base.data.corpus.documents_count": 4000,
+        "rungs": rungs(base, (16, 32, 48), [3e9, 6e9, 1.2e10], ratio=(0.1, 1000)),
+    }
+}

@@ -73,7 +73,7 @@ class _Timer:
         batch = data.load(runs[0].data).batch(0)
         self.batches: list[Any] = [[batch] * engine.together] * self.lanes
         self.tokens = self.lanes * engine.together * runs[0].data.batch * runs[0].data.length
-        state = engine.program.init(runs[0].seed)
+        state = engine.program.init(runs[0].seed, runs[0].train.init_scale)
         if isinstance(engine, Fleet):
             one = jax.device_get(state)
             state = jax.tree.map(lambda x: jax.device_put(np.stack([x] * engine.size), engine.sharding), one)

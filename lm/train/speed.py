@@ -43,7 +43,7 @@ def _timer(run: Run, layout: Layout, steps: int) -> Iterator[float]:
     compiled = program(run.model, shape, layout)
     batch, together = data.load(run.data).batch(0), run.steps_at_once
     calls = max(1, steps // together)
-    state = compiled.init(run.seed)
+    state = compiled.init(run.seed, run.train.init_scale)
     while True:
         began = time.perf_counter()
         for _ in range(calls):
