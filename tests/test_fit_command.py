@@ -43,6 +43,8 @@ def test_what_cant_be_read_is_one_line(csv, tmp_path):
         ([csv, "--law", "chinchila"], "did you mean 'chinchilla'"),
         ([csv, "--loss", "val_los"], "val_loss"),
         ([csv, "--law", "moe"], "experts"),
+        ([csv, "--column", "experts"], "NAME=HEADING"),
+        ([csv, "--law", "moe", "--column", "experts=nothing"], "nothing"),
     ):
         done = lm(*arguments, cwd=tmp_path)
         assert done.returncode == 1 and words in done.stderr, (arguments, done.stderr)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from lm.commands.options import Shared
+from lm.errors import UserError
 
 if TYPE_CHECKING:
     from lm.analysis.scaling import RunTable
@@ -46,6 +47,8 @@ class Fit(Shared):
     """Its column of training FLOPs."""
     loss: str | None = None
     """Its column of losses."""
+    column: tuple[str, ...] = ()
+    """Its other columns that the law reads, e.g. --column unique_tokens=uniq experts=E."""
     formula: Literal["6ND", "+head", "+attention", "exact", "unknown"] = "6ND"
     """How its FLOPs were counted."""
     drop_highest: int = 0
@@ -75,12 +78,20 @@ class Fit(Shared):
 
     def _runs(self) -> RunTable:
         from lm.analysis import scaling
-        from lm.analysis.scaling.importers.guess import in_words
+        from lm.analysis.scaling.importers.guess import HEADINGS, in_words
+        from lm.analysis.scaling.laws import law_of
 
         path = Path(self.source)
         if path.is_dir() or path.suffix == ".py":
             return scaling.read_results(path)
         given = {name: getattr(self, name) for name in ("params", "tokens", "flops", "loss") if getattr(self, name)}
-        columns = scaling.guess_columns(path, **given)
+        for text in self.column:
+            name, equals, heading = text.partition("=")
+            if not (name and equals and heading):
+                raise UserError(f"--column {text}: say NAME=HEADING, e.g. experts=E")
+            given[name] = heading
+        law = law_of(self.law)
+        need = [name for name in (*law.columns, law.target) if name in HEADINGS]
+        columns = scaling.guess_columns(path, need=need, **given)
         print(in_words(columns), flush=True)
         return scaling.read_csv(path, formula=self.formula, **columns)  # type: ignore[arg-type]

@@ -111,14 +111,15 @@ def notes(found: Findings) -> list[str]:
     elif found.iso_why:
         said.append(f"No IsoFLOP curves: {found.iso_why}.")
     formula = {"6ND": "6 x parameters x tokens", "exact": "counted exactly"}.get(fit.runs.formula, fit.runs.formula)
-    said.append(f"FLOPs: {formula}. Optima are for FLOPs = 6 x parameters x tokens, whatever `params` counts.")
+    if "flops" in fit.runs.frame.columns:
+        said.append(f"FLOPs: {formula}. Optima are for FLOPs = 6 x parameters x tokens, whatever `params` counts.")
     return [_sentence(text) for text in said]
 
 
 def _sentence(text: str) -> str:
     word = text.split(" ", 1)[0]
     text = text[:1].upper() + text[1:] if word.isalpha() and len(word) > 3 else text
-    return text + ("" if text.endswith((".", "!", ")")) else ".")
+    return text + ("" if text.endswith((".", "!", "?", ")")) else ".")
 
 
 def _law_words(fit: Fit) -> str:
