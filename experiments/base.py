@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from lm.config import replace
 from lm.data import KJV, Data
 from lm.models import Decoder
-from lm.nn import Block, RMSNorm, gqa, swiglu
-from lm.train import AdamW, Cosine, Recording, Run, Training
+from lm.nn import Block, RMSNorm, gqa, mha, swiglu
+from lm.train import AdamW, Cosine, Recording, Run, Training, mup
 
 
 def small_decoder() -> Run:
@@ -23,6 +24,23 @@ def small_decoder() -> Run:
         ),
         record=Recording(every=10, evaluations=1, heldout_rows=256),
     )
+
+
+def ladder_base() -> Run:
+    """A small decoder in muP, at any width: the rate of a width of 32 serves all (see lr_transfer.py)."""
+    run = replace(
+        small_decoder(),
+        {
+            "model": Decoder(vocab=256, width=64, layers=2, block=Block(mixer=mha(8), ff=swiglu(176))),
+            "data.length": 128,
+            "data.batch": 16,
+            "train.steps": 100,
+            "train.schedule.warmup": 10,
+            "train.optimizer.learning_rate": 2.0**-6,
+            "record.evaluations": 0,
+        },
+    )
+    return mup(run, base_width=32)
 
 
 def smoke(**more: Any) -> dict[str, Any]:

@@ -8,33 +8,16 @@ the truth lies inside the interval, near its upper end; the best run has 1.683. 
 and what was foretold of the largest budget is 2.7% too low: this text isn't learned by a pure power law. One seed.
 """
 
-from experiments.base import small_decoder
+from experiments.base import ladder_base
 from lm.config import replace
 from lm.data.synthetic import Markov
-from lm.models import Decoder
-from lm.nn import Block, mha, swiglu
 from lm.sweep import Ladder, rungs
-from lm.train import mup
 
 source = Markov(symbols=32, order=2, concentration=4.0, documents_count=100_000, length=63)
 
-base = mup(
-    replace(
-        small_decoder(),
-        {
-            "model": Decoder(vocab=256, width=64, layers=2, block=Block(mixer=mha(8), ff=swiglu(176))),
-            "data.corpus": source,
-            "data.length": source.length + 1,  # a row is a document
-            "data.batch": 32,
-            "data.heldout": 0.02,
-            "train.steps": 100,
-            "train.schedule.warmup": 10,
-            "train.optimizer.learning_rate": 2.0**-6,
-            "record.evaluations": 0,
-        },
-    ),
-    base_width=32,
-)
+# a row is a document
+data = {"data.corpus": source, "data.length": source.length + 1, "data.batch": 32, "data.heldout": 0.02}
+base = replace(ladder_base(), data)
 
 experiment = Ladder(
     base=base,

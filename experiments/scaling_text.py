@@ -10,29 +10,10 @@ nats a byte. The law of the three smaller budgets misses the four runs of the la
 lie in the 95% interval it gives them. One seed; text is read up to three times at the largest budget.
 """
 
-from experiments.base import small_decoder
-from lm.config import replace
-from lm.models import Decoder
-from lm.nn import Block, mha, swiglu
+from experiments.base import ladder_base
 from lm.sweep import Ladder, rungs
-from lm.train import mup
 
-# The rate of a width of 32 serves all widths in muP (see lr_transfer.py).
-base = mup(
-    replace(
-        small_decoder(),
-        {
-            "model": Decoder(vocab=256, width=64, layers=2, block=Block(mixer=mha(8), ff=swiglu(176))),
-            "data.length": 128,
-            "data.batch": 16,
-            "train.steps": 100,
-            "train.schedule.warmup": 10,
-            "train.optimizer.learning_rate": 2.0**-6,
-            "record.evaluations": 0,
-        },
-    ),
-    base_width=32,
-)
+base = ladder_base()
 
 experiment = Ladder(
     base=base,

@@ -20,7 +20,7 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,15 @@ class Checkpoints:
 
     def truncate_after(self, step: int) -> None:
         """Deletes every checkpoint newer than `step`, for a run that starts again from there."""
+        self.drop([newer for newer in self.steps() if newer > step])
+
+    def drop(self, steps: Sequence[int]) -> None:
+        """Deletes these checkpoints. Processes that train together must all name the same ones: they wait for one
+        another at each."""
         self.wait()
         with self._explained(f"can't delete checkpoints in {self.folder}"):
-            for newer in [s for s in self._steps() if s > step]:
-                self._manager.delete(newer)
+            for step in steps:
+                self._manager.delete(step)
 
     def close(self) -> None:
         """Waits for the last save and frees the writer's threads."""

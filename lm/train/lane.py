@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,8 @@ from lm.train.run import Run
 from lm.train.signals import STOPPED
 from lm.train.step import Program, State
 from lm.train.writers import writer
+
+log = logging.getLogger(__name__)
 
 
 class Stopped(UserError):
@@ -79,12 +82,16 @@ class Lane:
         A process that stood still, and lost its lease, may finish a checkpoint that it had begun: ahead of the rows
         of the one that took over. The steps between would never get rows.
         """
-        self.step = hosts.from_first(self._last_whole() if hosts.first() else 0)
-        self.checkpoints.truncate_after(self.step)
+        steps = self.checkpoints.steps()  # before the processes agree on one: none has deleted any yet
+        self.step = hosts.from_first(self._last_whole(steps) if hosts.first() else 0)
+        ahead = [step for step in steps if step > self.step]
+        if ahead:
+            log.warning("%s: the rows up to %s aren't all there; its checkpoint is deleted", self.home.path, ahead)
+            self.checkpoints.drop(ahead)
         if self.rows is not None:
             self.rows.truncate_after(self.step)
 
-    def _last_whole(self) -> int:
+    def _last_whole(self, steps: Sequence[int]) -> int:
         evaluations = self.run.evaluation_steps()
         written = {(row["step"], row["split"]) for row in read(self.home.rows)}
 
@@ -93,7 +100,7 @@ class Lane:
             evaluated = max((s for s in evaluations if s <= step), default=None)
             return (rows, "train") in written and (evaluated is None or (evaluated, "heldout") in written)
 
-        return max((step for step in self.checkpoints.steps() if whole(step)), default=0)
+        return max((step for step in steps if whole(step)), default=0)
 
     def close(self) -> None:
         for open_writer in self.writers:

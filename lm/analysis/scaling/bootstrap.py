@@ -81,7 +81,7 @@ def bootstrap(fit: Fit, n: int = 1000, seed: int = 0, cluster: bool | None = Non
     for first in range(0, n, CHUNK):
         weights = counts[first : first + CHUNK]
         problem, begin = fit.problem(weights), np.tile(fit.theta, (len(weights), 1))
-        theta, value = solve(problem, begin, near=fit.how.kind != "lad")
+        theta, value = solve(problem, begin, far=0)
         if fit.how.kind == "lad":  # each resample has corners of its own
             for k, own in enumerate(weights):
                 theta[k] = polish(fit.problem(own), theta[k])

@@ -58,11 +58,7 @@ def design(
     made = law_of(law)
     least = len(made.parameters) + 2 if least is None else least
     flops = candidates["flops"].to_numpy(float)
-    x = {name: candidates[name].to_numpy(float) for name in made.columns}
-    theta = made.coordinates(params)
-    found, slopes = made.slopes(theta[None], x)
-    rows = (slopes[0] / found[0]).T / noise  # [n, p] of log loss, in units of the noise
-    aim = _slope(made, theta, target)
+    rows, aim = _slopes(made, params, candidates, noise), _slope(made, params, target)
     name = target if isinstance(target, str) else "target"
     chosen = _cheapest_basis(rows, flops, least, budget)
     spent, history = float(flops[chosen].sum()), []
@@ -90,15 +86,20 @@ def grid_error(
 ) -> float:
     """The standard error of `target` that the given runs will give: to compare a design with a grid."""
     made = law_of(law)
-    x = {name: runs[name].to_numpy(float) for name in made.columns}
-    theta = made.coordinates(params)
-    found, slopes = made.slopes(theta[None], x)
-    rows = (slopes[0] / found[0]).T / noise
-    return math.sqrt(_gains(rows, list(range(len(rows))), _slope(made, theta, target))[0])
+    rows = _slopes(made, params, runs, noise)
+    return math.sqrt(_gains(rows, list(range(len(rows))), _slope(made, params, target))[0])
 
 
-def _slope(law: Law, theta: np.ndarray, target: str | Callable[[Mapping[str, float]], float]) -> np.ndarray:
+def _slopes(law: Law, params: Mapping[str, float], runs: pd.DataFrame, noise: float) -> np.ndarray:
+    """How the logarithm of each run's loss changes with each coordinate [n, p], in units of the noise."""
+    x = {name: runs[name].to_numpy(float) for name in law.columns}
+    found, slopes = law.slopes(law.coordinates(params)[None], x)
+    return (slopes[0] / found[0]).T / noise
+
+
+def _slope(law: Law, params: Mapping[str, float], target: str | Callable[[Mapping[str, float]], float]) -> np.ndarray:
     """How the target changes with each coordinate."""
+    theta = law.coordinates(params)
 
     def value(at: np.ndarray) -> float:
         given = law.values(at)
@@ -157,13 +158,10 @@ def _exchanged(
             rest = chosen[:place] + chosen[place + 1 :]
             short = len(set(rest)) < least  # then only a run that isn't there may come in
             without, gain = _gains(rows, rest, aim)
-            new = np.where(
-                (flops <= budget - spent + flops[chosen[place]])
-                & ~full
-                & ~(short & np.isin(np.arange(len(flops)), rest)),
-                without - gain,
-                np.inf,
-            )
+            allowed = (flops <= budget - spent + flops[chosen[place]]) & ~full
+            if short:
+                allowed[rest] = False
+            new = np.where(allowed, without - gain, np.inf)
             best = int(np.argmin(new))
             if new[best] < variance * (1 - 1e-6):
                 variance, better = float(new[best]), (place, best)

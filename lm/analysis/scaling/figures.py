@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -16,7 +17,7 @@ from lm.analysis.scaling.bootstrap import Bootstrap
 from lm.analysis.scaling.fitting import Fit
 from lm.analysis.scaling.frontier import frontier
 from lm.analysis.scaling.isoflop import IsoFLOP
-from lm.analysis.scaling.optimum import best_losses
+from lm.analysis.scaling.optimum import best_losses, best_sizes
 from lm.analysis.style import BASELINE, COLOURS, SOFT, canvas, si_axis, styled
 
 SHADES = "viridis"
@@ -71,8 +72,9 @@ def contour_figure(fit: Fit) -> Figure:
     seen = fit.runs.column("flops")
     for flops in np.geomspace(seen.min(), seen.max(), 5):
         axes.plot(x, flops / (6 * x), ":", color=SOFT, linewidth=1.1)
-    best = [fit.optimum(c, **_others(fit)) for c in np.geomspace(6 * x[0] * y[0], 6 * x[-1] * y[-1], 40)]
-    axes.plot([b.params for b in best], [b.tokens for b in best], color=COLOURS[1], linewidth=2.4)
+    budgets = np.geomspace(6 * x[0] * y[0], 6 * x[-1] * y[-1], 40)
+    best, _ = best_sizes(fit, budgets, **_others(fit))
+    axes.plot(best, budgets / (6 * best), color=COLOURS[1], linewidth=2.4)
     axes.plot(params, tokens, "o", color=BASELINE, markersize=4.5, alpha=0.6, markeredgewidth=0)
     axes.set_xlim(x[0], x[-1])
     axes.set_ylim(y[0], y[-1])
@@ -150,11 +152,12 @@ def _others(fit: Fit) -> dict[str, float]:
     return {n: float(np.median(fit.runs.column(n))) for n in fit.law.columns if n not in ("params", "tokens")}
 
 
-def _by_flops(figure: Figure, axes: Axes, flops: np.ndarray):
+def _by_flops(figure: Figure, axes: Axes, flops: np.ndarray) -> Callable[[float], Any]:
+    """Draws the scale of colours beside the axes; the colour of a budget."""
     scale = ScalarMappable(LogNorm(flops.min(), flops.max()), colormaps[SHADES].reversed())
     bar = figure.colorbar(scale, ax=axes, label=FLOPS, pad=0.01, aspect=30)
     bar.ax.minorticks_off()
-    return lambda value: scale.to_rgba(value)
+    return scale.to_rgba
 
 
 def _log_axis(axes: Axes, which: str, words: str) -> None:

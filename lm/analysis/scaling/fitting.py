@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import qmc
 
+from lm.analysis.scaling.fixed import Fixed
 from lm.analysis.scaling.law import Columns, Law
 from lm.analysis.scaling.laws import law_of
 from lm.analysis.scaling.objective import Kind, Objective, On
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lm.analysis.scaling.optimum import Optimum
 
 AGREE = 1e-4  # starts whose objective is within this share of the best have come to the same optimum
-POLISHED = 2
+POLISHED = 2  # of the best starts, by linear programs
 CONTINUATION = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # deltas on the way to least absolute deviations
 
 
@@ -159,16 +160,13 @@ def fit(
     objective: "huber" with `delta`, "lad" (least absolute deviations) or "squared", `on` the logarithm of the target
     ("log") or on the target ("value"); by default what the law's authors took. starts: drawn evenly (Sobol) from the
     law's ranges; with `project` the parameters that the law is linear in are then solved for (variable projection,
-    Golub and Pereyra 1973). fixed: parameters that are given and not fitted. begin: points to
-    start from besides.
+    Golub and Pereyra 1973). fixed: parameters that are given and not fitted. begin: more points to start from.
     Raises TableError for runs that can't determine the law: too few, or losses measured on different texts.
     """
     made = law_of(law)
     how = Objective(objective or made.objective.kind, delta, on or made.objective.on)
     if fixed:
-        from lm.analysis.scaling.fixed import Fixed
-
-        made = Fixed(made, dict(fixed))
+        made = Fixed(made, fixed)
     notes = refuse(runs, made)
     columns = {name: runs.column(name) for name in made.columns}
     problem = Problem(made, columns, runs.column(made.target), how, np.ones(len(runs)))
@@ -195,14 +193,14 @@ def fit(
     return replace(found, notes=(*notes, *unidentified(found)))
 
 
-def solve(problem: Problem, theta: np.ndarray, near: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Minimises from each start, `near` the end or not; least absolute deviations through a row of Huber functions."""
+def solve(problem: Problem, theta: np.ndarray, far: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Minimises from each start (far: as `minimise` has it); least absolute deviations through a row of Huber
+    functions, from which `polish` is left to be done."""
     how = problem.objective
     if how.kind != "lad":
-        return minimise(problem, theta, far=0 if near else 200)
-    for delta in CONTINUATION[2 if near else 0 :]:
-        theta, _ = minimise(replace(problem, objective=how.smooth(delta)), theta, far=0 if near else 200)
-        near = True
+        return minimise(problem, theta, far)
+    for k, delta in enumerate(CONTINUATION):
+        theta, _ = minimise(replace(problem, objective=how.smooth(delta)), theta, 0 if k else 200)
     return theta, problem.value(theta)
 
 

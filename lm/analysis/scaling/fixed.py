@@ -49,6 +49,7 @@ class Fixed(Law):
         return found, slopes[:, free]
 
     def derived(self, p: Mapping[str, float]) -> dict[str, float]:
+        """What was given, and what follows from it and the rest."""
         return {**self.given, **self.law.derived({**p, **self.given})}
 
     def caution(self, x: Columns) -> list[str]:

@@ -4,7 +4,7 @@ lowest point is the best size, and how that grows with the budget is the law."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -33,7 +33,6 @@ class IsoFLOP:
     optima: pd.DataFrame
     law: tuple[float, float]  # N_opt = k C^a: (a, log k)
     notes: tuple[str, ...] = ()
-    level: float = field(default=0.95)
 
     @property
     def exponent(self) -> float:
@@ -44,15 +43,12 @@ class IsoFLOP:
         """The best size for a budget by the power law."""
         return float(np.exp(self.law[1] + self.law[0] * np.log(flops)))
 
-    def tokens_at(self, flops: float) -> float:
-        return flops / (6 * self.params_at(flops))
-
     @cached_property
     def _draws(self) -> np.ndarray:
         """a and log k of resamples of the runs inside each budget."""
         rng = np.random.default_rng(0)
-        size, flops, loss = (np.log(self.runs.column(name)) for name in ("params", "flops", "loss"))
-        loss = np.exp(loss)
+        size, flops = np.log(self.runs.column("params")), np.log(self.runs.column("flops"))
+        loss = self.runs.column("loss")
         used = [k for k, row in enumerate(self.optima.to_dict("records")) if row["used"]]
         found = []
         for _ in range(RESAMPLES):

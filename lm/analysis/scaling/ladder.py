@@ -77,9 +77,8 @@ def ladder_report(
 def _foretold(runs: RunTable, law: str) -> list[Item]:
     """What the law of the smaller budgets says of the largest."""
     labels, centres = budgets(runs)
-    largest = runs.column("flops") >= runs.column("flops")[labels == len(centres) - 1].min()
     try:
-        held = holdout(runs, law, max_flops=float(runs.column("flops")[largest].min()))
+        held = holdout(runs, law, max_flops=float(runs.column("flops")[labels == len(centres) - 1].min()))
     except TableError as error:
         return [f"The smaller budgets alone determine no law: {error}."]
     frame = foretold_table(held)
@@ -143,11 +142,12 @@ def foretold_figure(held: Holdout, frame: pd.DataFrame) -> Figure:
 
 
 def _floor_items(boot: Bootstrap, floor: float) -> tuple[Item, ...]:
-    if "E" not in boot.fit.params:
-        return (f"The law {boot.fit.law.name} has no floor E to compare with the source's {floor:.4f} nats.",)
-    low, high = boot.interval("E")
+    name = boot.fit.law.floor
+    if name not in boot.fit.params:
+        return (f"The law {boot.fit.law.name} has no floor to compare with the source's {floor:.4f} nats.",)
+    low, high = boot.interval(name)
     where = "inside" if low <= floor <= high else "outside"
     return (
-        f"The source's entropy is {floor:.4f} nats a token: no model can do better. The law's E is "
-        f"{boot.fit.params['E']:.4f} [{low:.4f}, {high:.4f}]: the truth lies {where} its 95% interval.",
+        f"The source's entropy is {floor:.4f} nats a token: no model can do better. The law's {name} is "
+        f"{boot.fit.params[name]:.4f} [{low:.4f}, {high:.4f}]: the truth lies {where} its 95% interval.",
     )

@@ -15,9 +15,10 @@ from lm.analysis.scaling.bootstrap import Bootstrap
 from lm.analysis.scaling.fitting import Fit
 from lm.analysis.scaling.holdout import rolling
 from lm.analysis.scaling.isoflop import IsoFLOP, isoflop
+from lm.analysis.scaling.optimum import best_sizes, extrapolation
 from lm.analysis.scaling.runs import RunTable
 from lm.analysis.tables import TableError, numbers
-from lm.analysis.text import Column, si
+from lm.analysis.text import Column
 
 Item = str | Code | Table | Plot
 BEYOND = 100.0  # the largest budget in the table, as a multiple of the largest run's
@@ -91,9 +92,10 @@ def answer(found: Findings) -> list[str]:
             agree = low <= ours[1] and ours[0] <= high
             text += "; the intervals overlap" if agree else "; the two ways do not agree, so neither is to be relied on"
         said.append(text + ".")
-    if "E" in fit.params:
-        low, high = boot.interval("E")
-        said.append(f"No model of this kind falls below {fit.params['E']:.3f} [{low:.3f}, {high:.3f}] nats a token.")
+    floor = fit.law.floor
+    if fit.law.target == "loss" and floor in fit.params:
+        low, high = boot.interval(floor)
+        said.append(f"No model of this kind falls below {fit.params[floor]:.3f} [{low:.3f}, {high:.3f}] nats a token.")
     said.append(
         f"It misses the {len(fit.runs)} runs by {np.mean(np.abs(fit.relative_errors)):.2%} of their loss on average."
     )
@@ -155,16 +157,16 @@ def _budget_items(found: Findings) -> list[Item]:
     flops = fit.runs.column("flops")
     first = int(np.floor(np.log10(flops.min())))
     last = int(np.floor(np.log10(flops.max() * BEYOND)))
-    rows = []
-    for power in range(max(first, last - 7), last + 1):
-        best = fit.optimum(10.0**power)
-        draws = [fit.moved(theta).optimum(10.0**power) for theta in boot.thetas[: figures.DRAWS]]
-        row: dict[str, Any] = {"flops": best.flops, "params": best.params, "tokens": best.tokens, "loss": best.loss}
-        for name in ("params", "tokens", "loss"):
-            row[f"{name}_low"], row[f"{name}_high"] = np.quantile([getattr(d, name) for d in draws], [0.025, 0.975])
-        row["ratio"] = best.tokens_per_param
-        row["far"] = "far beyond the runs" if best.notes else ""
-        rows.append(row)
+    budgets = 10.0 ** np.arange(max(first, last - 7), last + 1)
+    rows: list[dict[str, Any]] = []
+    draws = np.array([_best(fit.moved(theta), budgets) for theta in boot.thetas[: figures.DRAWS]])  # [draws, 3, n]
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    best = _best(fit, budgets)
+    for i, budget in enumerate(budgets):
+        row: dict[str, Any] = {"flops": budget, "ratio": best[1, i] / best[0, i]}
+        for k, name in enumerate(("params", "tokens", "loss")):
+            row |= {name: best[k, i], f"{name}_low": low[k, i], f"{name}_high": high[k, i]}
+        rows.append(row | {"far": "far beyond the runs" if extrapolation(fit, budget) else ""})
     columns = (
         Column("FLOPs", ("{flops:.0e}",)),
         Column("parameters", ("{params:si} [{params_low:si}, {params_high:si}]",)),
@@ -179,6 +181,13 @@ def _budget_items(found: Findings) -> list[Item]:
         Plot(name="frontier", figure=figures.frontier_figure(fit, boot), caption="What compute buys."),
         Plot(name="contour", figure=figures.contour_figure(fit), caption="The law's loss over size and tokens."),
     ]
+
+
+def _best(fit: Fit, flops: np.ndarray) -> np.ndarray:
+    """The best sizes, their tokens and their losses [3, n] for budgets [n]."""
+    params, _ = best_sizes(fit, flops)
+    tokens = flops / (6 * params)
+    return np.stack([params, tokens, fit.predict(params=params, tokens=tokens)])
 
 
 def _iso_items(found: Findings) -> list[Item]:
@@ -250,10 +259,3 @@ def _shown(fit: Fit) -> pd.DataFrame:
     kept = [name for name in dict.fromkeys(wanted) if name in fit.runs.frame.columns]
     frame = fit.runs.frame.loc[:, kept].copy()
     return frame.assign(predicted=fit.predicted, relative_error=fit.relative_errors)
-
-
-def headline(fit: Fit) -> str:
-    """The law in one line of numbers."""
-    return ", ".join(
-        f"{name} {si(value, 4) if abs(value) > 1e4 else f'{value:.5g}'}" for name, value in fit.params.items()
-    )

@@ -104,7 +104,7 @@ def descend(
     tol: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Damped steps by the gradient and the curvature that `parts` gives, until the objective falls by less than `tol`
-    of itself three times."""
+    of itself for PATIENCE steps, or a step can't gain that much any more."""
     theta = np.array(theta, float)
     value = problem.value(theta)
     damping, still = np.full(len(theta), 1e-3), np.zeros(len(theta), int)

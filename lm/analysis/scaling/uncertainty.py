@@ -110,8 +110,8 @@ class Profile:
     best: float
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Where the drop is below the quantile of chi-square with one degree of freedom; infinite or 0 at an end of
-        the profile that is still inside."""
+        """Where the drop is below the quantile of chi-square with one degree of freedom; infinite on a side
+        where the profile ends before it is above."""
         limit = float(chi2.ppf(level, 1))
         value, drop = self.table["value"].to_numpy(float), self.table["drop"].to_numpy(float)
         inside = np.flatnonzero(drop <= limit)

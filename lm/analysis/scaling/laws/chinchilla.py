@@ -43,10 +43,15 @@ class Chinchilla(Law):
         return floor + of_size + of_tokens, slopes
 
     def derived(self, p: Mapping[str, float]) -> dict[str, float]:
-        return {"a": p["beta"] / (p["alpha"] + p["beta"]), "b": p["alpha"] / (p["alpha"] + p["beta"])}
+        return allocation(p)
 
     def caution(self, x: Columns) -> list[str]:
         return one_line(x)
+
+
+def allocation(p: Mapping[str, float]) -> dict[str, float]:
+    """How a growing budget is divided: the exponents of the best size, a, and of its tokens, b."""
+    return {"a": p["beta"] / (p["alpha"] + p["beta"]), "b": p["alpha"] / (p["alpha"] + p["beta"])}
 
 
 def one_line(x: Columns) -> list[str]:

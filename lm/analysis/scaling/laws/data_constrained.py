@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lm.analysis.scaling.law import Columns, Law, positive
+from lm.analysis.scaling.laws.chinchilla import allocation
 
 REPEATED = 4.0  # times the tokens are seen: fewer are as good as new ones, and say nothing about R_D
 
@@ -78,7 +79,7 @@ class DataConstrained(Law):
         return []
 
     def derived(self, p: Mapping[str, float]) -> dict[str, float]:
-        return {"a": p["beta"] / (p["alpha"] + p["beta"]), "b": p["alpha"] / (p["alpha"] + p["beta"])}
+        return allocation(p)
 
 
 def saturating(repeats: Any, most: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lm.analysis.scaling.law import Columns, Law, positive
+from lm.analysis.scaling.laws.chinchilla import Chinchilla
 
 ENOUGH = 12  # bits: with more, no gamma within its range of starts takes anything from the size
 
@@ -20,11 +21,7 @@ class Precision(Law):
     source = "Kumar et al. 2024"
     columns = ("params", "tokens", "weight_bits", "activation_bits", "cache_bits")
     parameters = (
-        positive("E", 0.2, 3, linear=True),
-        positive("A", 1, 1e5, linear=True),
-        positive("B", 1, 1e5, linear=True),
-        positive("alpha", 0.1, 1.0),
-        positive("beta", 0.1, 1.0),
+        *Chinchilla.parameters,
         positive("gamma_weight", 0.5, 6),
         positive("gamma_activation", 0.5, 6),
         positive("gamma_cache", 0.5, 6),
