@@ -1,10 +1,12 @@
 """Corpora, tokenizers and batches."""
 
 from lm.data.corpora import KJV, Corpus, Stdlib
-from lm.data.dataset import Data, Dataset, fingerprint, load
+from lm.data.dataset import Dataset, Source, fingerprint, load
 from lm.data.errors import DataError
+from lm.data.examples import TaskData
 from lm.data.huggingface import HuggingFace
 from lm.data.sources import Jsonl, Parquet, Text
+from lm.data.text import Data, TextDataset
 from lm.data.tokenizers import BPE, Bytes, Codec, Tokenizer
 
 __all__ = [
@@ -19,8 +21,11 @@ __all__ = [
     "HuggingFace",
     "Jsonl",
     "Parquet",
+    "Source",
     "Stdlib",
+    "TaskData",
     "Text",
+    "TextDataset",
     "Tokenizer",
     "fingerprint",
     "load",

@@ -66,7 +66,7 @@ def entries(planned: Sequence[Planned], results: Path) -> tuple[Entry, ...]:
     made = []
     for one in planned:
         run = one.run
-        source = (run.data.corpus, run.data.tokenizer, run.data.heldout)
+        source = run.data.contents
         if source not in fingerprints:
             fingerprints[source] = data.fingerprint(run.data)
         found = fingerprints[source]

@@ -49,7 +49,7 @@ def load_run(path: str | Path, where: Layout | None = None) -> Loaded:
     wanted = compiled.abstract_state()._replace(opt={})
     state = checkpoints.restore(wanted, latest, partial=True)
     checkpoints.close()
-    codec = run.data.tokenizer.loads(folder.tokenizer.read_text())
+    codec = run.data.codec(folder.tokenizer.read_text())
     return Loaded(folder, run, state.ema or state.params, codec, compiled)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lm.config import ConfigError, Count, Scalar, config, content_hash, lift
-from lm.data import Data
+from lm.data import Data, Source
 from lm.models import Decoder, Execution
 from lm.objectives import NextToken, Objective
 from lm.train.optimizers import AdamW, Optimizer
@@ -77,7 +77,7 @@ class Run:
 
     model: Decoder
     train: Training
-    data: Data = Data()
+    data: Source = Data()
     record: Recording = Recording()
     seed: Count = 0
 
