@@ -3,10 +3,12 @@
 from typing import Any
 
 from lm.config import replace
-from lm.data import KJV, Data
+from lm.data import KJV, Data, TaskData
+from lm.data.synthetic import Task
 from lm.models import Decoder
-from lm.nn import Block, RMSNorm, gqa, mha, swiglu
-from lm.train import AdamW, Cosine, Recording, Run, Training, mup
+from lm.nn import MLP, Block, Learned, RMSNorm, gqa, mha, swiglu
+from lm.train import AdamW, Constant, Cosine, Recording, Run, Training, mup
+from lm.train.measure import Measure
 
 
 def small_decoder() -> Run:
@@ -41,6 +43,29 @@ def ladder_base() -> Run:
         },
     )
     return mup(run, base_width=32)
+
+
+def small_on_task(task: Task, *measures: Measure, steps: int, batch: int = 64, attention_only: bool = False) -> Run:
+    """Two layers of width 64 with learned positions on a task, at a constant rate, looked at often on a logarithmic
+    axis."""
+    ff = None if attention_only else MLP(hidden=256)
+    return Run(
+        model=Decoder(
+            vocab=task.vocab,
+            width=64,
+            layers=2,
+            block=Block(mixer=mha(4, position=None), ff=ff),
+            position=Learned(length=task.length),
+            tied=False,
+        ),
+        data=TaskData(task=task, batch=batch),
+        train=Training(
+            steps=steps,
+            optimizer=AdamW(learning_rate=3e-3, weight_decay=0.01, b2=0.98),
+            schedule=Constant(warmup=50),
+        ),
+        record=Recording(every=10, evaluations=4, measures=measures),
+    )
 
 
 def smoke(**more: Any) -> dict[str, Any]:

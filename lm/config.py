@@ -21,9 +21,11 @@ import hashlib
 import importlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 from lm.errors import UserError, unknown
@@ -99,17 +101,29 @@ def hints(cls: type) -> dict[str, Any]:
 
 
 def component(tag: Any) -> type:
-    """The config class a tag names; a class outside `lm` is imported from the module in its tag."""
+    """The config class a tag names; its module is imported: that in its tag, or of `lm` the one that defines it."""
     if not isinstance(tag, str):
         raise ConfigError(f"the type of a config must be a name, got {tag!r}")
-    if tag not in _classes and ":" in tag:
+    if tag not in _classes and (module := tag.split(":")[0] if ":" in tag else _module_of(tag)):
         try:
-            importlib.import_module(tag.split(":")[0])
+            importlib.import_module(module)
         except ImportError as error:
             raise ConfigError(f"config type '{tag}' can't be imported: {error}") from None
     if tag not in _classes:
         raise ConfigError(unknown(tag, _classes, "there is no config type"))
     return _classes[tag]
+
+
+def _module_of(name: str) -> str | None:
+    """The module of `lm` that defines a config class: a process that reads a config needn't have used all its parts."""
+    if not name.isidentifier():
+        return None
+    root = Path(__file__).parent
+    statement = re.compile(rf"^@config\nclass {name}\b", re.MULTILINE)
+    for path in sorted(root.rglob("*.py")):
+        if statement.search(path.read_text(encoding="utf-8")):
+            return ".".join((root.name, *path.relative_to(root).with_suffix("").parts))
+    return None
 
 
 # ---- types -------------------------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ class Plan(Costed):
             }
             for entry in entries
         ]
-        print(table(rows, tuple(rows[0])))
+        if rows:
+            print(table(rows, tuple(rows[0])))
         if before is not None and before.text():
             print(f"\nSince the plan before:\n{before.text()}")
         groups = len({entry.group for entry in left})

@@ -82,11 +82,13 @@ class Eval(Shared):
     """The run's folder."""
     rows: int | None = None
     """Sequences to use. Default: all."""
+    step: int | None = None
+    """Use the snapshot of this step (record.snapshots). Default: the newest checkpoint."""
 
     def __call__(self) -> int:
         from lm.train.load import evaluate_run, load_run
 
-        found = evaluate_run(load_run(self.run), self.rows)
+        found = evaluate_run(load_run(self.run, step=self.step), self.rows)
         print(
             f"held-out loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte, "
             f"accuracy {100 * found['accuracy']:.2f}% over {found['evaluated']:,} tokens"

@@ -80,8 +80,8 @@ class TaskData(Source):
         for attempt in range(1, TRIES):
             if not len(wrong):
                 return found
-            parts = [uniforms(seed, attempt, first + int(k), 1, self.task.draws) for k in wrong]
-            new = self.task.make(np.concatenate(parts))
+            low, high = int(wrong[0]), int(wrong[-1]) + 1
+            new = self.task.make(uniforms(seed, attempt, first + low, high - low, self.task.draws)[wrong - low])
             found.tokens[wrong], found.answers[wrong] = new.tokens, new.answers
             wrong = wrong[is_heldout(new, self.heldout) != heldout]
         side = "held out" if heldout else "trained on"
@@ -141,8 +141,9 @@ def as_batch(examples: Examples) -> Batch:
 
 def is_heldout(examples: Examples, share: float) -> np.ndarray:
     """True [n] for about `share` of all questions: those whose hash lies below it. A question keeps its side wherever
-    it occurs."""
-    asked = np.where(examples.answers, 0, examples.tokens + 1).astype(np.uint64)
+    it occurs. A row that is all answer is its own question."""
+    answers = examples.answers & ((examples.tokens != MARK) & ~examples.answers).any(1, keepdims=True)
+    asked = np.where(answers, 0, examples.tokens + 1).astype(np.uint64)
     digest = np.zeros(len(asked), np.uint64)
     with np.errstate(over="ignore"):
         for column in asked.T:  # splitmix64 (Steele et al. 2014), a column at a time

@@ -12,7 +12,7 @@ from lm.config import ConfigError, config
 from lm.nn import cache as kv
 from lm.nn.cost import Cost, dense
 from lm.nn.feedforward import to_residual
-from lm.nn.kernels import attention, attention_decode
+from lm.nn.kernels import attention, attention_decode, attention_plain
 from lm.nn.linear import Linear
 from lm.nn.mask import Mask
 from lm.nn.mixer import Mixer, MixerLayer
@@ -112,13 +112,37 @@ class AttentionLayer(MixerLayer):
     def __call__(
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L"], segments: Int[Array, "B L"], cache: Any = None
     ) -> tuple[Float[Array, "B L D"], Any]:
-        q_BLHP, k_BLKP, v_BLKP = self.query(x), self.key(x), self.value(x)
+        (q_BLHP, k_BLKP), v_BLKP = self.queries_and_keys(x, positions), self.value(x)
+        asked = self._asked(positions, segments)
+        if cache is None:
+            y_BLHP = attention.attend(
+                q_BLHP, k_BLKP, v_BLKP, k_positions=positions, k_segments=segments, ordered=True, **asked
+            )
+        else:
+            cache, parts = cache.extended(kv.slots(k_BLKP, v_BLKP, positions, segments, cache.dtype))
+            y_BLHP = attention_decode.attend(q_BLHP, parts, **asked)
+        return self.out(y_BLHP), cache
+
+    def pattern(
+        self, x: Float[Array, "B L D"], positions: Int[Array, "B L"], segments: Int[Array, "B L"]
+    ) -> Float[Array, "B H L S"]:
+        q_BLHP, k_BLKP = self.queries_and_keys(x, positions)
+        asked = self._asked(positions, segments)
+        return attention_plain.probabilities(q_BLHP, k_BLKP, k_positions=positions, k_segments=segments, **asked)
+
+    def queries_and_keys(
+        self, x: Float[Array, "B L D"], positions: Int[Array, "B L"]
+    ) -> tuple[Float[Array, "B L H P"], Float[Array, "B L K P"]]:
+        """As they are compared: normalised and turned to their positions."""
+        q_BLHP, k_BLKP = self.query(x), self.key(x)
         if self.query_norm is not None and self.key_norm is not None:
             q_BLHP, k_BLKP = self.query_norm(q_BLHP), self.key_norm(k_BLKP)
         q_BLHP, k_BLKP = self.position.rotate(q_BLHP, positions), self.position.rotate(k_BLKP, positions)
-        q_BLHP = sharding.constrain(q_BLHP, "batch", "length", "heads", None)
+        return sharding.constrain(q_BLHP, "batch", "length", "heads", None), k_BLKP
 
-        shared: dict[str, Any] = {
+    def _asked(self, positions: Int[Array, "B L"], segments: Int[Array, "B L"]) -> dict[str, Any]:
+        """What every form of attention is told besides queries, keys and values."""
+        return {
             "mask": self.spec.mask(),
             "q_positions": positions,
             "q_segments": segments,
@@ -126,14 +150,6 @@ class AttentionLayer(MixerLayer):
             "scale": 1 / math.sqrt(self.head_width) if self.spec.scale is None else self.spec.scale,
             "softcap": self.spec.softcap,
         }
-        if cache is None:
-            y_BLHP = attention.attend(
-                q_BLHP, k_BLKP, v_BLKP, k_positions=positions, k_segments=segments, ordered=True, **shared
-            )
-        else:
-            cache, parts = cache.extended(kv.slots(k_BLKP, v_BLKP, positions, segments, cache.dtype))
-            y_BLHP = attention_decode.attend(q_BLHP, parts, **shared)
-        return self.out(y_BLHP), cache
 
     def init_cache(self, batch: int, length: int, dtype: Any) -> kv.KVCache:
         """A windowed layer keeps a ring of its window; others keep all `length` tokens, and give NaN beyond them."""

@@ -34,6 +34,11 @@ class MixerLayer(nnx.Module):
     ) -> tuple[jax.Array, Any]:
         raise NotImplementedError
 
+    def pattern(self, x: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array | None:
+        """How much of each token every head reads at each [B H L S], rows that add up to 1; None: it has no heads
+        that do so."""
+        return None
+
     def init_cache(self, batch: int, length: int, dtype: Any) -> Cache:
         """An empty cache for `length` tokens."""
         raise NotImplementedError

@@ -1,10 +1,25 @@
 """Experiments, their manifests and their results."""
 
+from lm.sweep.claims import (
+    Advantage,
+    Claim,
+    Delayed,
+    Dwells,
+    Near,
+    Never,
+    NeverBelow,
+    Reaches,
+    Shape,
+    Staircase,
+    Together,
+)
+from lm.sweep.emergence import Emergence, Panel, Verdict, at_widths
 from lm.sweep.estimate import flops_of
 from lm.sweep.experiment import Ablation, Experiment, Planned, Sweep
 from lm.sweep.ladder import Ladder, Rung, planned_ladder, rungs
 from lm.sweep.noise import SeedNoise
 from lm.sweep.points import chain, cross, grid, prefix, sample, zipped
+from lm.sweep.published import Published
 from lm.sweep.search import TPE, Hyperband, Median, Random, Search, SuccessiveHalving
 from lm.sweep.space import choice, integers, log_uniform, uniform
 from lm.sweep.store import curves, query, results
@@ -13,18 +28,34 @@ from lm.sweep.transfer import LRTransfer
 __all__ = [
     "TPE",
     "Ablation",
+    "Advantage",
+    "Claim",
+    "Delayed",
+    "Dwells",
+    "Emergence",
     "Experiment",
     "Hyperband",
     "LRTransfer",
     "Ladder",
     "Median",
+    "Near",
+    "Never",
+    "NeverBelow",
+    "Panel",
     "Planned",
+    "Published",
     "Random",
+    "Reaches",
     "Rung",
     "Search",
     "SeedNoise",
+    "Shape",
+    "Staircase",
     "SuccessiveHalving",
     "Sweep",
+    "Together",
+    "Verdict",
+    "at_widths",
     "chain",
     "choice",
     "cross",

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from lm.sharding import Layout
 from lm.sweep import study
+from lm.sweep.emergence import Emergence
 from lm.sweep.experiment import Ablation
 from lm.sweep.file import ExperimentFile
 from lm.sweep.manifest import Entry
 from lm.sweep.search import Search
 from lm.sweep.speeds import decode_table, with_training_speed
-from lm.sweep.tables import curves_table, runs_table
+from lm.sweep.tables import curves_table, details_table, runs_table
 
 if TYPE_CHECKING:
     from lm.analysis import Report
@@ -27,6 +28,8 @@ def report(file: ExperimentFile, entries: tuple[Entry, ...], folder: Path, layou
         runs, notes = with_training_speed(runs, entries, folder / "speeds.jsonl", layout)
         decode, more = decode_table(experiment, entries, folder / "speeds.jsonl")
         tables |= {"runs": runs, "decode": decode, "notes": [experiment.match_note(), *notes, *more]}
+    if isinstance(experiment, Emergence):
+        tables["details"] = details_table(entries)
     if isinstance(experiment, Search):
         tables |= study.tables(experiment, folder)
     title = file.name.replace("_", " ")

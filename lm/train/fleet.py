@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import lift
+from lm.nn import param
 from lm.sharding import Layout, layout
 from lm.train.lane import Lane
 from lm.train.load import evaluate, heldout
@@ -44,9 +45,12 @@ class Alone:
     def evaluate(self, state: State, lanes: Sequence[Lane]) -> list[dict[str, Any]]:
         """Each lane's numbers over its held-out text. Takes the averaged weights where there are any."""
         lane = lanes[0]
-        return [
-            evaluate(self.program, state.ema or state.params, self.values, lane.dataset, lane.run.record.heldout_rows)
-        ]
+        weights = self.weights(state, 0)
+        return [evaluate(self.program, weights, self.values, lane.dataset, lane.run.record.heldout_rows)]
+
+    def weights(self, state: State, index: int) -> param.Params:
+        """What a lane is judged by: its averaged weights where it keeps an average."""
+        return state.ema or state.params
 
     def lane(self, state: State, index: int) -> State:
         """One lane's state."""
@@ -95,6 +99,11 @@ class Fleet:
 
     def lane(self, state: State, index: int) -> State:
         return self.compiled["lane"](state, index)
+
+    def weights(self, state: State, index: int) -> param.Params:
+        """A lane's weights, averaged where it keeps an average, for programs of one run on one device."""
+        one = self.lane(state, index)
+        return jax.device_put(jax.device_get(one.ema or one.params), self.program.params_sharding)
 
     def memory(self) -> int:
         """Bytes a device needs for a step, as the compiler says."""

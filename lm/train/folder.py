@@ -34,7 +34,8 @@ class GaveUp(UserError):
 @dataclass(frozen=True)
 class RunFolder:
     """config.json, provenance.json, tokenizer.json, rows.jsonl, checkpoints/ and, at the end, result.json or
-    failure.json (with traceback.txt); tries.json while it isn't done."""
+    failure.json (with traceback.txt); tries.json while it isn't done. Where the run asks for them, details.jsonl of
+    its measures, and snapshots/ of its weights."""
 
     path: Path
 
@@ -43,8 +44,16 @@ class RunFolder:
         return self.path / "rows.jsonl"
 
     @property
+    def details(self) -> Path:
+        return self.path / "details.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
 
     @property
     def tokenizer(self) -> Path:

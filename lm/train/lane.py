@@ -16,11 +16,13 @@ from lm import data
 from lm.config import dumps
 from lm.data import Dataset
 from lm.errors import UserError
+from lm.nn import param
 from lm.sharding import Layout, layout
 from lm.train import hosts
 from lm.train.checkpoint import Checkpoints
 from lm.train.folder import RunFolder
 from lm.train.lock import Lease, LeaseLost, lock
+from lm.train.measure import Look, prepared
 from lm.train.provenance import clock, provenance
 from lm.train.rows import Rows, read
 from lm.train.run import Run
@@ -71,8 +73,12 @@ class Lane:
         self.together = 1  # runs that its program has
         self.tries = machine.tries
         self._state: State | None = None
+        self.looks: dict[str, Look] = {}
         self.checkpoints = Checkpoints(home.checkpoints, keep=run.record.keep)
-        self.rows = Rows(home.rows) if hosts.first() else None  # of several processes one writes
+        self.snapshots = Checkpoints(home.snapshots, keep=None)
+        writes = hosts.first()  # of several processes one writes
+        self.rows = Rows(home.rows) if writes else None
+        self.details = Rows(home.details) if writes and run.record.measures else None
         self.rewind()
         self.writers = [writer(name, home.path) for name in machine.log] if hosts.first() else []
 
@@ -88,8 +94,10 @@ class Lane:
         if ahead:
             log.warning("%s: the rows up to %s aren't all there; its checkpoint is deleted", self.home.path, ahead)
             self.checkpoints.drop(ahead)
-        if self.rows is not None:
-            self.rows.truncate_after(self.step)
+        self.snapshots.truncate_after(self.step)
+        for file in (self.rows, self.details):
+            if file is not None:
+                file.truncate_after(self.step)
 
     def _last_whole(self, steps: Sequence[int]) -> int:
         evaluations = self.run.evaluation_steps()
@@ -103,15 +111,16 @@ class Lane:
         return max((step for step in steps if whole(step)), default=0)
 
     def close(self) -> None:
-        for open_writer in self.writers:
-            open_writer.close()
-        if self.rows is not None:
-            self.rows.close()
+        for open_file in (*self.writers, self.rows, self.details):
+            if open_file is not None:
+                open_file.close()
         self.checkpoints.close()
+        self.snapshots.close()
 
     def begin(self, program: Program) -> None:
         """Counts the try, and makes or reads the state to begin with."""
         hosts.on_first(lambda: self.home.count_try(self.step, self.tries))
+        self.looks = {each.name: prepared(each, program, self.run.data) for each in self.run.record.measures}
         if self.step == 0:
             self._state = program.init(self.run.seed, self.run.train.init_scale)
         else:
@@ -138,8 +147,18 @@ class Lane:
         """Whether a row of training metrics is written after this step."""
         return step == 1 or step % self.run.record.every == 0 or step == self.run.train.steps
 
+    def measure(self, step: int, params: param.Params) -> None:
+        """What the run's measures find in these weights."""
+        for name, look in self.looks.items():
+            found = look(params)
+            if self.details is not None and found.details:
+                self._check_lease()
+                self.details.append({"step": step, "split": name, **found.details})
+            self.write({"step": step, "split": name, **found.numbers})
+
     def evaluated(self, step: int, found: dict[str, Any]) -> None:
-        """The loss over the held-out text, as a row."""
+        """The loss over what is held out, as a row: the last one of an evaluation, by which a resumed run knows that
+        the rest of it is there, too."""
         self.check_finite({"loss": found["loss"]}, step)
         self.write({"step": step, "split": "heldout", **found})
 
@@ -163,6 +182,10 @@ class Lane:
         for open_writer in self.writers:
             open_writer.write(row)
 
+    def snapshot(self, step: int, params: param.Params) -> None:
+        """Keeps these weights for good."""
+        self.snapshots.save(step, {"params": params}, dumps(self.run))
+
     def save(self, step: int, state: State) -> None:
         hosts.on_first(self._settle)  # all processes go on to save together, or none does
         self.checkpoints.save(step, state, dumps(self.run))
@@ -170,11 +193,13 @@ class Lane:
     def _settle(self) -> None:
         """What is written so far is this process's own, and would survive a power cut."""
         self._check_lease()
-        if self.rows is not None:
-            self.rows.sync()
+        for file in (self.rows, self.details):
+            if file is not None:
+                file.sync()
 
     def finish(self) -> None:
         self.checkpoints.wait()
+        self.snapshots.wait()
         hosts.on_first(self._finish)
 
     def _finish(self) -> None:

@@ -37,20 +37,23 @@ class Loaded:
     program: Program
 
 
-def load_run(path: str | Path, where: Layout | None = None) -> Loaded:
-    """The newest checkpoint of a run's folder, placed on `where` (one device by default)."""
+def load_run(path: str | Path, where: Layout | None = None, step: int | None = None) -> Loaded:
+    """The newest checkpoint of a run's folder, or its snapshot of `step`, placed on `where` (one device by default)."""
     folder = RunFolder(Path(path))
     run = folder.config()
     compiled = program(run.model, lift(run.train)[0], where or layout())
-    checkpoints = Checkpoints(folder.checkpoints, keep=run.record.keep)
-    latest = checkpoints.latest()
-    if latest is None:
-        raise RunError(f"{path} has no checkpoint yet; train the run first")
-    wanted = compiled.abstract_state()._replace(opt={})
-    state = checkpoints.restore(wanted, latest, partial=True)
-    checkpoints.close()
-    codec = run.data.codec(folder.tokenizer.read_text())
-    return Loaded(folder, run, state.ema or state.params, codec, compiled)
+    wanted = compiled.abstract_state()
+    if step is not None:
+        with Checkpoints(folder.snapshots, keep=None) as snapshots:
+            params = snapshots.restore({"params": wanted.params}, step)["params"]
+    else:
+        with Checkpoints(folder.checkpoints, keep=run.record.keep) as checkpoints:
+            latest = checkpoints.latest()
+            if latest is None:
+                raise RunError(f"{path} has no checkpoint yet; train the run first")
+            state = checkpoints.restore(wanted._replace(opt={}), latest, partial=True)
+        params = state.ema or state.params
+    return Loaded(folder, run, params, run.data.codec(folder.tokenizer.read_text()), compiled)
 
 
 def heldout(sums_of: Callable[[Batch], Sums], dataset: Dataset, rows: int | None = None) -> dict[str, Any]:

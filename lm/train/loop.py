@@ -62,7 +62,7 @@ class Trainer:
         self.run, self.step = lanes[0].run, lanes[0].step  # they have these in common
         for lane in lanes:
             lane.together = len(lanes)
-        self.evaluations = self.run.evaluation_steps()
+        self.evaluations, self.snapshots = self.run.evaluation_steps(), self.run.snapshot_steps()
         self.compiling = True  # until the first step is done
         self.clock = Clock(self.run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0], len(lanes))
         label = f"{len(lanes)} runs" if len(lanes) > 1 else ""
@@ -97,12 +97,15 @@ class Trainer:
             stopping = hosts.any_of(stop.requested)
             evaluates = self.step in self.evaluations
             saves = record.checkpoint_every is not None and self.step % record.checkpoint_every == 0
-            if evaluates or saves or stopping or self.step == steps:
+            keeps = self.step in self.snapshots
+            if evaluates or saves or keeps or stopping or self.step == steps:
                 self._report(*pending)  # a NaN must be seen before anything is saved
                 pending = None
                 with self.clock.paused():
                     if evaluates:
                         self._evaluate(state)
+                    if keeps:
+                        self._snapshot(state)
                     if saves or stopping or self.step == steps:
                         self._save(state)
             if stopping and self.step < steps:
@@ -128,7 +131,7 @@ class Trainer:
     def _next_dispatch(self) -> int:
         """How many steps to do next: as many as are compiled together, but not past an evaluation or a checkpoint."""
         every = self.run.record.checkpoint_every
-        stops = {self.run.train.steps, *self.evaluations}
+        stops = {self.run.train.steps, *self.evaluations, *self.snapshots}
         if every is not None:
             stops.add((self.step // every + 1) * every)
         return min(self.engine.together, min(s for s in stops if s > self.step) - self.step)
@@ -153,6 +156,8 @@ class Trainer:
 
     def _evaluate(self, state: Any) -> None:
         found = self.engine.evaluate(state, self.lanes)
+        if self.run.record.measures:
+            self._each(lambda lane, i: lane.measure(self.step, self.engine.weights(state, i)))
         self._each(lambda lane, i: lane.evaluated(self.step, found[i]))
         if self.machine.judge is not None and self.step < self.run.train.steps:
             self._each(lambda lane, i: self._judge(state, lane, i, found[i]["loss"]))
@@ -162,6 +167,9 @@ class Trainer:
             lane.save(self.step, self.engine.lane(state, index))
             lane.checkpoints.wait()
             raise Pruned(f"pruned at step {self.step} of {self.run.train.steps} with held-out loss {loss:.4f}, saved")
+
+    def _snapshot(self, state: Any) -> None:
+        self._each(lambda lane, i: lane.snapshot(self.step, self.engine.weights(state, i)))
 
     def _save(self, state: Any) -> None:
         self._each(lambda lane, i: lane.save(self.step, self.engine.lane(state, i)))

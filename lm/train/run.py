@@ -6,6 +6,7 @@ from lm.config import ConfigError, Count, Scalar, config, content_hash, lift
 from lm.data import Data, Source
 from lm.models import Decoder, Execution
 from lm.objectives import NextToken, Objective
+from lm.train.measure import Measure
 from lm.train.optimizers import AdamW, Optimizer
 from lm.train.parametrization import Parametrization, Standard
 from lm.train.schedules import Cosine, Schedule
@@ -54,6 +55,8 @@ class Recording:
     every: steps from one row of training metrics to the next. evaluations: held-out evaluations per doubling of the
     step (the last step is always evaluated; 0: only that). heldout_rows: sequences an evaluation uses, None for all.
     checkpoint_every: steps between checkpoints, None: only at the end or when stopped. keep: how many stay.
+    measures: what is looked at besides, at each evaluation. snapshots: times per doubling of the step that the weights
+    alone are kept for good (the last step's among them), to be looked at later; 0: never.
     """
 
     every: int = 10
@@ -61,14 +64,21 @@ class Recording:
     heldout_rows: int | None = None
     checkpoint_every: int | None = None
     keep: int = 1
+    measures: tuple[Measure, ...] = ()
+    snapshots: int = 0
 
     def __post_init__(self) -> None:
         for name in ("every", "heldout_rows", "checkpoint_every", "keep"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
-        if self.evaluations < 0:
-            raise ConfigError(f"evaluations={self.evaluations} must not be negative")
+        for name in ("evaluations", "snapshots"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must not be negative")
+        names = [measure.name for measure in self.measures]
+        taken = {"train", "heldout"} | {name for name in names if names.count(name) > 1}
+        if clash := next((name for name in names if name in taken), None):
+            raise ConfigError(f"measures: the name '{clash}' is taken; give that measure another name=")
 
 
 @config
@@ -110,6 +120,10 @@ class Run:
         """The steps after which the held-out loss is measured."""
         steps, each = self.train.steps, self.record.evaluations
         return frozenset(log_spaced(steps, each) if each else (steps,))
+
+    def snapshot_steps(self) -> frozenset[int]:
+        """The steps whose weights are kept."""
+        return frozenset(log_spaced(self.train.steps, self.record.snapshots)) if self.record.snapshots else frozenset()
 
     def group(self, data_fingerprint: str) -> str:
         """What runs have in common that can be trained as one program with an axis of runs, step by step: all but

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -85,6 +85,17 @@ class Program:
         """Where a model is traced: activations know their layout, and layers which of their forms to take."""
         with sharding.use(self.layout), plain_forms(self.training.execution.kernels == "plain"):
             yield
+
+    def apply(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function(model, *arrays)` compiled, as a function of the parameters and the arrays, whole on each device."""
+
+        def inside(params: param.Params, arrays: tuple[Any, ...]) -> Any:
+            with self._tracing():
+                return function(self.module(params), *arrays)
+
+        whole = self.layout.replicated()
+        compiled = jax.jit(inside, in_shardings=(self.params_sharding, whole), out_shardings=whole)
+        return lambda params, *arrays: compiled(params, arrays)
 
     def abstract_state(self) -> State:
         """Shapes, types and shardings of the state, for restoring a checkpoint."""

@@ -47,6 +47,12 @@ class Task(abc.ABC):
     def make(self, u: np.ndarray) -> Examples:
         """Examples from their random numbers u [n, draws], float64 in [0, 1). Row i depends on u[i] alone."""
 
+    @property
+    def answer_tokens(self) -> int | None:
+        """How many of a row's last answers are the answer proper, where those before them are work on the way to it;
+        None: all."""
+        return None
+
     def golds(self, examples: Examples) -> Mapping[str, np.ndarray]:
         """What theory gives for these examples: name -> the loss in nats of each answer, [n, answers a row], in the
         order of the row. Only for tasks whose rows all have equally many answers."""

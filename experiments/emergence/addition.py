@@ -1,0 +1,74 @@
+"""Is the jump of exact match the model's or the metric's? Three-digit addition over model size and data.
+
+    lm sweep run experiments/emergence/addition.py
+    lm sweep run experiments/emergence/addition.py --preset smoke
+
+HEADER
+"""
+
+from experiments.base import small_on_task
+from lm.data.synthetic import Addition
+from lm.evals import Answers
+from lm.sweep import Advantage, Emergence, Panel, Shape, Verdict, at_widths
+
+base = small_on_task(Addition(digits=3, form="reversed"), Answers(choices=4), steps=800)
+
+experiment = Emergence(
+    base=base,
+    arms={
+        "reversed": {},
+        "plain": {"data.task": Addition(digits=3, form="plain")},
+        "reversed, 4,000 sums": {"data.pool": 4000},
+        "reversed, 500 sums": {"data.pool": 500},
+    },
+    sizes=at_widths(base, (8, 16, 24, 32, 48, 64, 96)),
+    over="params",
+    panels=(
+        Panel(title="exact match", metrics=("answers.exact", "answers.foretold")),
+        Panel(title="log-probability of the answer (nats)", metrics=("answers.logprob",)),
+        Panel(title="tokens right, each given those before", metrics=("answers.token_accuracy",)),
+        Panel(title="edits from the right answer", metrics=("answers.edit_distance",)),
+        Panel(title="Brier score", metrics=("answers.brier",)),
+        Panel(title="choice among 4", metrics=("answers.choice",), levels={"chance": 0.25}),
+    ),
+    verdicts=(
+        Verdict(series="reversed", hard="answers.exact", soft="answers.logprob"),
+        Verdict(series="plain", hard="answers.exact", soft="answers.logprob"),
+        Verdict(series="reversed", hard="answers.exact", soft="answers.edit_distance"),
+    ),
+    claims=(
+        Shape(
+            expected="exact match of reversed sums is sharp over size",
+            series="reversed",
+            metric="answers.exact",
+            kinds=("jump", "bend"),
+        ),
+        Shape(
+            expected="their log-probability is smooth (Schaeffer et al. 2023)",
+            series="reversed",
+            metric="answers.logprob",
+            kinds=("smooth",),
+        ),
+        Advantage(
+            expected="reversed sums are learned by models that can't do plain ones (Lee et al. 2023)",
+            of=("reversed", "answers.exact"),
+            over=("plain", "answers.exact"),
+        ),
+        Advantage(
+            expected="large models need the data: 500 sums don't generalise",
+            of=("reversed", "answers.exact"),
+            over=("reversed, 500 sums", "answers.exact"),
+        ),
+    ),
+)
+
+presets = {
+    "smoke": {
+        "base.train.steps": 30,
+        "base.record.evaluations": 1,
+        "sizes": at_widths(base, (8, 16)),
+        "arms": {name: experiment.arms[name] for name in ("reversed", "plain")},
+        "claims": experiment.claims[:3],
+        "seeds": 1,
+    }
+}

@@ -1,0 +1,59 @@
+"""From which size on do examples in the context help? Labels that are usual or the row's own, shown or not.
+
+    lm sweep run experiments/emergence/icl_fewshot.py
+    lm sweep run experiments/emergence/icl_fewshot.py --preset smoke
+
+HEADER
+"""
+
+from experiments.base import small_on_task
+from lm.config import replace
+from lm.data.synthetic import FewShot
+from lm.evals import Kinds
+from lm.nn import Block, mha
+from lm.sweep import Advantage, Emergence, Panel, Reaches, at_widths
+
+task = FewShot(classes=16, labels=4, ways=4, shots=8, usual=0.5, bare=0.25)
+
+base = replace(
+    small_on_task(task, Kinds(examples=1024), steps=2500),
+    {"data.heldout": 0.0, "data.test": 1024, "model.block": Block(mixer=mha(2), ff=None), "model.position": None},
+)
+
+experiment = Emergence(
+    base=base,
+    arms={"2 layers": {}},
+    sizes=at_widths(base, (4, 8, 16, 32, 64, 96)),
+    over="params",
+    panels=(
+        Panel(
+            title="accuracy",
+            metrics=("kinds.accuracy_0", "kinds.accuracy_1"),
+            levels={"best without examples": task.best_bare, "guessing": 1 / task.labels},
+        ),
+        Panel(title="loss", metrics=("kinds.loss_0", "kinds.loss_1")),
+    ),
+    claims=(
+        Advantage(
+            expected="examples in the context help above a size and not below (Brown et al. 2020)",
+            of=("2 layers", "kinds.accuracy_1"),
+            over=("2 layers", "kinds.accuracy_0"),
+            margin=0.1,
+        ),
+        Reaches(
+            expected="with examples the largest model is nearly always right",
+            series="2 layers",
+            metric="kinds.accuracy_1",
+            level=0.95,
+        ),
+    ),
+)
+
+presets = {
+    "smoke": {
+        "base.train.steps": 60,
+        "base.record.evaluations": 1,
+        "sizes": at_widths(base, (8, 16)),
+        "seeds": 2,
+    }
+}

@@ -1,0 +1,56 @@
+"""Do induction heads appear at once? Attention alone on repeated random sequences: two layers against one.
+
+    lm sweep run experiments/emergence/induction.py
+    lm sweep run experiments/emergence/induction.py --preset smoke
+
+HEADER
+"""
+
+import math
+
+from experiments.base import small_on_task
+from lm.config import replace
+from lm.data.synthetic import RepeatedSequence
+from lm.evals import Positions
+from lm.interpret import Heads
+from lm.sweep import Emergence, Never, Panel, Reaches, Shape, Together
+
+task = RepeatedSequence(alphabet=64, length=64, shortest=8, longest=24)
+
+experiment = Emergence(
+    base=replace(
+        small_on_task(task, Heads(length=16), Positions(), steps=2000, batch=32, attention_only=True),
+        {"train.optimizer.learning_rate": 1e-3, "record.evaluations": 6},
+    ),
+    arms={"2 layers": {}, "1 layer": {"model.layers": 1}},
+    panels=(
+        Panel(title="loss where the sequence repeats", metrics=("heldout.loss",), levels={"ln 64": math.log(64)}),
+        Panel(title="prefix matching, best head", metrics=("heads.prefix_matching",)),
+        Panel(title="attention to the token before, best head", metrics=("heads.previous_token",)),
+        Panel(title="loss late minus early in the row", metrics=("positions.context_gain",)),
+        Panel(title="entropy of attention", metrics=("heads.entropy",)),
+    ),
+    claims=(
+        Reaches(
+            expected="with two layers the loss falls from ln V nearly to 0",
+            series="2 layers",
+            metric="heldout.loss",
+            level=0.1,
+            rising=False,
+        ),
+        Shape(expected="... abruptly", series="2 layers", metric="heldout.loss", kinds=("jump",)),
+        Reaches(expected="a head matches prefixes", series="2 layers", metric="heads.prefix_matching", level=0.8),
+        Together(
+            expected="... at the same steps (Olsson et al. 2022)",
+            series="2 layers",
+            metrics=("heldout.loss", "heads.prefix_matching"),
+            factor=1.5,
+        ),
+        Never(
+            expected="with one layer no head does, ever", series="1 layer", metric="heads.prefix_matching", level=0.8
+        ),
+        Never(expected="... and the loss stays high", series="1 layer", metric="heldout.loss", level=1.0, rising=False),
+    ),
+)
+
+presets = {"smoke": {"base.train.steps": 60, "base.record.evaluations": 2, "seeds": 2}}

@@ -1,0 +1,51 @@
+"""Is a smooth loss a staircase of small discoveries? Eight parities, unequally frequent, learned by one model.
+
+    lm sweep run experiments/emergence/parity.py
+    lm sweep run experiments/emergence/parity.py --preset smoke
+
+HEADER
+"""
+
+from experiments.base import small_on_task
+from lm.config import replace
+from lm.data.synthetic import SparseParity
+from lm.evals import Kinds
+from lm.sweep import Emergence, Panel, Shape, Staircase
+
+task = SparseParity(tasks=8, bits=12, subset=2, skew=0.5)
+
+experiment = Emergence(
+    base=replace(
+        small_on_task(task, Kinds(examples=2048), steps=4000, batch=128),
+        {"model.layers": 1, "train.optimizer.learning_rate": 2e-3, "data.test": 2048, "record.evaluations": 8},
+    ),
+    arms={"8 parities": {}},
+    panels=(
+        Panel(title="accuracy of each parity", metrics=("kinds.accuracy_*",), levels={"chance": 0.5}),
+        Panel(title="loss of each parity", metrics=("kinds.loss_*",)),
+        Panel(title="loss over all", metrics=("heldout.loss",)),
+    ),
+    claims=(
+        Staircase(
+            expected="the parities are learned one after another (Michaud et al. 2023)",
+            series="8 parities",
+            metrics="kinds.accuracy_*",
+            level=0.95,
+            count=7,
+        ),
+        Shape(
+            expected="... each at once: the most frequent one's accuracy jumps",
+            series="8 parities",
+            metric="kinds.accuracy_0",
+            kinds=("jump",),
+        ),
+        Shape(
+            expected="while the mean loss falls without a jump",
+            series="8 parities",
+            metric="heldout.loss",
+            kinds=("smooth", "bend"),
+        ),
+    ),
+)
+
+presets = {"smoke": {"base.train.steps": 80, "base.record.evaluations": 2, "base.data.batch": 32, "seeds": 2}}

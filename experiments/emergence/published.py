@@ -1,0 +1,15 @@
+"""Where do published models get their abilities? 83 models on tasks of BIG-bench that were called emergent.
+
+    lm sweep run experiments/emergence/published.py
+    lm sweep run experiments/emergence/published.py --preset smoke
+
+HEADER
+"""
+
+from pathlib import Path
+
+from lm.sweep import Published
+
+experiment = Published(scores=str(Path(__file__).with_name("published.csv")))
+
+presets = {"smoke": {"resamples": 50}}

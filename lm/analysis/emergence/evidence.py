@@ -1,0 +1,146 @@
+"""Does a curve break? Smooth shapes and breaking ones on the same points, each paying for its parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lm.analysis.emergence.shapes import BREAKING, SMOOTH, Axis, Fitted, Piecewise, fit_shape
+from lm.analysis.tables import TableError
+
+LEAST = 6  # points: with fewer, no breaking shape leaves an error to judge it by
+RESOLUTION = 1e-6  # of the squared range of y: a mean squared residual below it is rounding, not a better fit
+MOST_OF_IT = 0.8  # of the change: what a logistic does between 10% and 90% of its rise
+HALF = 0.5  # of the observed stretch: a change that takes longer has no place, it is the curve
+KINK = 3.0  # times the slope: as much as the chords differ of the two halves of a parabola that begins at its vertex
+BEYOND = 3.0  # residual deviations: what a segment must change by, for its slope to be one
+FINELY = np.linspace(0, 1, 801)  # places between which a curve's change is added up
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All shapes on the same points.
+
+    table: a row a shape, with parameters, rss, bic (NaN where there are too few points), deviation (of the residuals),
+    span (the share of the observed stretch that most of its change takes) and breaks: whether it breaks within the
+    stretch. smooth, broken: the best of each kind; broken is None where none breaks. margin: BIC of the best smooth one
+    less that of the best broken one, positive for a break; -inf where there is none.
+    """
+
+    fits: Mapping[str, Fitted]
+    table: pd.DataFrame
+    smooth: Fitted
+    broken: Fitted | None
+    margin: float
+
+    @property
+    def best(self) -> Fitted:
+        return self.broken if self.broken is not None and self.margin > 0 else self.smooth
+
+    def bic(self, fitted: Fitted) -> float:
+        return float(self.table.loc[self.table["shape"] == fitted.shape.name, "bic"].iloc[0])
+
+
+def compare_shapes(x: Any, y: Any, axis: Axis = Axis()) -> Evidence:  # noqa: B008
+    """Fits every shape to the points by least squares and compares them by BIC (Schwarz 1978).
+
+    y: one value at each x, the mean over seeds where there are several. A shape of the breaking family that is as wide
+    as the curve, or whose slope hardly changes, counts as smooth (see `breaks`).
+    Raises TableError for fewer than 6 different x.
+    """
+    values = np.asarray(y, float)
+    different = len(np.unique(np.asarray(x, float)))
+    if different < LEAST:
+        raise TableError(f"{different} different x are too few to tell a break from a smooth curve; {LEAST} are needed")
+    fits: dict[str, Fitted] = {}
+    rows = []
+    for shape in (*SMOOTH, *BREAKING):
+        row: dict[str, Any] = {"shape": shape.name}
+        try:
+            fits[shape.name] = made = fit_shape(shape, x, values, axis=axis)
+        except TableError:  # more parameters than points
+            rows.append(row | {"bic": math.nan, "breaks": False})
+            continue
+        row |= {"parameters": made.parameters, "rss": made.rss, "bic": bic(made, values)}
+        row |= {"deviation": deviation(made), "span": float(np.ptp(transition(made)))}
+        rows.append(row | {"breaks": breaks(made)})
+    table = pd.DataFrame(rows)
+    judged = dict(zip(table["shape"], table["breaks"], strict=True))
+    smooth = min((f for name, f in fits.items() if not judged[name]), key=lambda f: bic(f, values))
+    broken = max((f for name, f in fits.items() if judged[name]), key=lambda f: gain(f, smooth, values), default=None)
+    return Evidence(fits, table, smooth, broken, gain(broken, smooth, values) if broken else -math.inf)
+
+
+def bic(fitted: Fitted, y: np.ndarray) -> float:
+    """n log(rss / n) + k log n: for normal residuals of an unknown deviation, which counts as a parameter."""
+    n = fitted.points
+    return n * math.log(_mean_square(fitted, y)) + (fitted.parameters + 1) * math.log(n)
+
+
+def gain(richer: Fitted, plainer: Fitted, y: np.ndarray) -> float:
+    """What BIC has against the plainer shape, positive where the richer one is better.
+
+    The difference of the two BIC, with the richer one's degrees of freedom in place of n before log rss: the logarithm
+    of the ratio is by about n over these too large where points are few, which would let rich shapes win by chance.
+    """
+    n, left = richer.points, richer.points - richer.parameters
+    ratio = math.log(_mean_square(plainer, y) / _mean_square(richer, y))
+    return left * ratio - (richer.parameters - plainer.parameters) * math.log(n)
+
+
+def _mean_square(fitted: Fitted, y: np.ndarray) -> float:
+    """No less than 1e-6 of the squared range of y: below, fits only compete in following digits."""
+    return max(fitted.rss / fitted.points, RESOLUTION * float(np.ptp(y)) ** 2, 1e-300)
+
+
+def deviation(fitted: Fitted) -> float:
+    """Of the residuals, for what the parameters took."""
+    return math.sqrt(fitted.rss / (fitted.points - fitted.parameters))
+
+
+def breaks(fitted: Fitted) -> bool:
+    """True for a fit that changes at a place of the observed stretch rather than all along it.
+
+    Of a logistic or a BNSL, most of the change takes less than half of the stretch; of a piecewise line, the slope
+    changes by more than a factor of 3 or changes its sign, and the steeper segment changes y by more than noise does.
+    """
+    if not fitted.shape.breaks:
+        return False
+    if not isinstance(fitted.shape, Piecewise):
+        return float(np.ptp(transition(fitted))) < HALF
+    at = float(fitted.theta[0])
+    before, after = fitted.b[1], fitted.b[1] + fitted.b[2]
+    gentle, steep = sorted((before, after), key=abs)
+    change = abs(steep) * (at if steep == before else 1 - at)
+    return bool((gentle * steep <= 0 or abs(steep) > KINK * abs(gentle)) and change > BEYOND * deviation(fitted))
+
+
+def transition(fitted: Fitted) -> np.ndarray:
+    """(start, end) in z: the shortest stretch in which 80% of a fit's change over the observed stretch happens."""
+    return transitions((fitted.shape.basis(fitted.theta, FINELY) @ fitted.b)[None])[0, [0, 2]]
+
+
+def transitions(curves: np.ndarray) -> np.ndarray:
+    """(start, middle, end) in z of curves [B, 801] over z = 0..1.
+
+    80% of a curve's total variation lies between start and end, as close together as it goes, and half of that before
+    the middle. Of a logistic that is seen whole these are its points of 10%, 50% and 90%.
+    """
+    found = np.empty((len(curves), 3))
+    for i, steps in enumerate(np.abs(np.diff(curves))):
+        total = float(steps.sum())
+        share = np.concatenate([[0.0], np.cumsum(steps / total if total else np.full(len(steps), 1 / len(steps)))])
+        # where nothing changes for a while, a stretch begins at the end of the while and ends at its beginning
+        last, first = np.append(np.diff(share) > 0, True), np.insert(np.diff(share) > 0, 0, True)
+        before = share[share <= 1 - MOST_OF_IT]
+        begin = np.interp(before, share[last], FINELY[last])
+        end = np.interp(before + MOST_OF_IT, share[first], FINELY[first])
+        best = int(np.argmin(end - begin))
+        middle = np.interp(before[best] + MOST_OF_IT / 2, share[first], FINELY[first])
+        found[i] = begin[best], middle, end[best]
+    return found

@@ -1,0 +1,127 @@
+"""All that an experiment's runs measured, as curves: by series, seed and metric over training or over size."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lm.analysis.emergence.mirage import exact_from_tokens
+from lm.analysis.tables import TableError, need
+from lm.errors import unknown
+
+COLUMNS = ("series", "seed", "x", "step", "metric", "value")
+NO_METRICS = {"arm", "seed", "step", "split", "experiment", "id", "tokens", "flops", "seconds", "tokens_per_second"}
+Curves = dict[Hashable, tuple[np.ndarray, np.ndarray]]  # seed -> x and y, x rising
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A table with the columns series, seed, x, step, metric ("heldout.loss", "answers.exact", ...) and value."""
+
+    frame: pd.DataFrame
+
+    @property
+    def series(self) -> list[str]:
+        return list(dict.fromkeys(self.frame["series"].tolist()))
+
+    @property
+    def metrics(self) -> list[str]:
+        return sorted(set(self.frame["metric"].tolist()))
+
+    def matching(self, pattern: str) -> list[str]:
+        """The metrics of a pattern such as "kinds.accuracy_*", by the numbers in them. Raises TableError for none."""
+        found = fnmatch.filter(self.metrics, pattern)
+        if not found:
+            raise TableError(unknown(pattern, self.metrics, "nothing was measured that is called"))
+        return sorted(found, key=lambda name: [int(p) if p.isdigit() else p for p in _parts(name)])
+
+    def curves(self, metric: str, series: str) -> Curves:
+        """Each seed's curve; {} where that series has no such metric. Raises TableError for unknown names."""
+        if series not in self.series:
+            raise TableError(unknown(series, self.series, "there is no series"))
+        self.matching(metric)
+        mine = self.frame.loc[(self.frame["metric"] == metric) & (self.frame["series"] == series)]
+        found: Curves = {}
+        for seed, part in mine.groupby("seed", sort=True):
+            ordered = part.sort_values("x")
+            found[seed] = ordered["x"].to_numpy(float), ordered["value"].to_numpy(float)
+        return found
+
+    def matrix(self, metric: str, series: str) -> tuple[np.ndarray, np.ndarray]:
+        """The x that all seeds share [n], and their values [seeds, n]."""
+        found = list(self.curves(metric, series).values())
+        if not found:
+            return np.zeros(0), np.zeros((0, 0))
+        shared = sorted(set.intersection(*(set(x.tolist()) for x, _ in found)))
+        return np.array(shared), np.array([y[np.isin(x, shared)] for x, y in found])
+
+    def ends(self, metric: str, series: str) -> dict[Hashable, float]:
+        """Each seed's value at its largest x."""
+        return {seed: float(y[-1]) for seed, (_, y) in self.curves(metric, series).items()}
+
+    def passes(self, metric: str, series: str, level: float, rising: bool = True) -> dict[Hashable, float]:
+        """Where each seed's curve first reaches `level`, from below or from above; infinite where it never does."""
+        return {seed: passage(x, y, level, rising) for seed, (x, y) in self.curves(metric, series).items()}
+
+
+def passage(x: np.ndarray, y: np.ndarray, level: float, rising: bool = True) -> float:
+    """The first x at which y is at `level` or beyond; infinite where there is none."""
+    beyond = np.flatnonzero(y >= level if rising else y <= level)
+    return float(x[beyond[0]]) if len(beyond) else math.inf
+
+
+def measured(curves: pd.DataFrame, over: str, places: Mapping[str, tuple[str, float | None]]) -> Measured:
+    """The rows of runs as curves.
+
+    curves: a row for each row of a run, with arm, seed, step, split and any columns of numbers. over: "step", "tokens"
+    or "flops" of training, or "size", where only a run's last values count. places: the series and, over sizes, the x
+    of each arm.
+    """
+    need(curves, ["arm", "seed", "step", "split"], "curve")
+    rows: list[dict[str, Any]] = []
+    table = curves.loc[curves["arm"].isin(list(places))]
+    for split, part in table.groupby("split", sort=False):
+        columns = [str(c) for c in part.columns if c not in NO_METRICS and part[c].dtype.kind in "fiu"]
+        for row in part.to_dict("records"):
+            series, x = places[str(row["arm"])]
+            base = {"series": series, "seed": row["seed"], "step": row["step"], "arm": row["arm"]}
+            base["x"] = float(row[over]) if x is None else x
+            values = ((name, float(row[name])) for name in columns)
+            rows += [base | {"metric": f"{split}.{name}", "value": v} for name, v in values if math.isfinite(v)]
+    frame = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, "arm"]))
+    if over == "size":
+        last = frame.groupby(["arm", "seed", "metric"])["step"].transform("max")
+        frame = frame.loc[frame["step"] == last]
+    return Measured(_with_predicted(frame.drop(columns="arm").reset_index(drop=True)))
+
+
+def _with_predicted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Beside each exact match, what the per-token rate of the same answers foretells of it (Schaeffer et al. 2023)."""
+    made = []
+    for split in {m.rsplit(".", 1)[0] for m in frame["metric"].unique() if m.endswith(".token_accuracy")}:
+        keys = ["series", "seed", "x", "step"]
+        rate, count = (
+            frame.loc[frame["metric"] == f"{split}.{name}"].set_index(keys)["value"]
+            for name in ("token_accuracy", "tokens")
+        )
+        both = pd.concat([rate.rename("rate"), count.rename("count")], axis=1, join="inner").reset_index()
+        foretold = exact_from_tokens(both["rate"].to_numpy(float), both["count"].to_numpy(float))
+        made.append(both[keys].assign(metric=f"{split}.foretold", value=foretold))
+    return pd.concat([frame, *made], ignore_index=True) if made else frame
+
+
+def _parts(name: str) -> list[str]:
+    """Letters and runs of digits apart, so that a_2 comes before a_10."""
+    parts, digits = [""], False
+    for letter in name:
+        if letter.isdigit() != digits:
+            parts.append("")
+            digits = not digits
+        parts[-1] += letter
+    return parts

@@ -1,0 +1,48 @@
+"""What an experiment asks to be looked at in a model, at each evaluation, besides its held-out loss."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lm.config import replace
+from lm.data import Source
+from lm.nn import param
+
+if TYPE_CHECKING:
+    from lm.train.step import Program
+
+
+class Found(NamedTuple):
+    """numbers: a row of the run's rows, its split the measure's name. details: what they are made of, in full: lists
+    with an entry for each example, head or position, as a row of details.jsonl."""
+
+    numbers: dict[str, float]
+    details: dict[str, list[Any]]
+
+
+Look = Callable[[param.Params], Found]
+
+
+class Measure(abc.ABC):
+    """A measure as a value of `Recording.measures`. It looks at the averaged weights where a run keeps an average."""
+
+    name: str
+
+    @abc.abstractmethod
+    def prepare(self, program: Program, data: Source) -> Look:
+        """The measure for models of this program, on examples of its own or of `data`, the same for every seed.
+
+        Raises UserError where it makes no sense for them."""
+
+
+def prepared(measure: Measure, program: Program, data: Source) -> Look:
+    """The same object for runs that differ in seeds and numbers alone, so that its programs are compiled once."""
+    return _prepared(measure, program, replace(data, {"seed": 0}))
+
+
+@functools.lru_cache(maxsize=64)
+def _prepared(measure: Measure, program: Program, data: Source) -> Look:
+    return measure.prepare(program, data)
