@@ -16,7 +16,7 @@ from lm.sweep import Advantage, Emergence, Panel, Reaches, at_widths
 task = FewShot(classes=16, labels=4, ways=4, shots=8, usual=0.5, bare=0.25)
 
 base = replace(
-    small_on_task(task, Kinds(examples=1024), steps=2500),
+    small_on_task(task, Kinds(examples=1024), steps=800),
     {"data.heldout": 0.0, "data.test": 1024, "model.block": Block(mixer=mha(2), ff=None), "model.position": None},
 )
 

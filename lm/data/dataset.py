@@ -41,6 +41,11 @@ class Source(abc.ABC):
     def codec(self, text: str) -> Codec:
         """The codec that `Codec.dumps` wrote, without the data."""
 
+    def check_measurable(self) -> None:
+        """Raises ConfigError where there is nothing to measure a run by."""
+        if self.heldout == 0:
+            raise ConfigError("data.heldout=0 leaves nothing to measure the run by; hold out a small share, e.g. 0.05")
+
     def check(self) -> None:
         """Raises ConfigError for numbers that no source may have."""
         name = type(self).__name__

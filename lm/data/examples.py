@@ -25,7 +25,8 @@ TEST = 1 << 63  # the seed of what is held out: the same examples for every run,
 class TaskData(Source):
     """Examples of a task, one a row; only answers count.
 
-    heldout: the share of questions that training never sees, by a hash of the question. pool: training has only so
+    heldout: the share of questions that training never sees, by a hash of the question; with 0 the test's examples are
+    other ones than those of training, of the same questions. pool: training has only so
     many examples, in a fresh order each epoch; None: each is new. test: held-out examples there are.
     seed: of what is trained on; the split and the held-out examples are the same for all.
     """
@@ -53,7 +54,12 @@ class TaskData(Source):
         return self.task, self.heldout, self.pool, self.test
 
     def fingerprint(self) -> str:
-        return content_hash(self.task, repr(self.heldout), repr(self.pool), repr(self.test), str(LAYOUT))
+        return content_hash(
+            [], self.task.fingerprint(), repr(self.heldout), repr(self.pool), repr(self.test), str(LAYOUT)
+        )
+
+    def check_measurable(self) -> None:
+        """The test's examples are there in any case."""
 
     def load(self) -> TaskDataset:
         return TaskDataset(self)

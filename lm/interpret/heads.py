@@ -120,7 +120,7 @@ class Heads(Measure):
         try:
             model.check_context(tokens.shape[1])
         except ConfigError as error:
-            raise UserError(f"measure {self.name}: {error} for 1 + 2 x length={self.length}; lower length") from None
+            raise UserError(f"measure {self.name}: {error}: 1 + 2 x length={self.length}; lower length") from None
         occurring, compiled = np.unique(tokens[:, 1:]), program.apply(_scores)
 
         def look(params: Any) -> Found:

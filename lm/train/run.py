@@ -96,8 +96,7 @@ class Run:
             raise ConfigError(f"seed={self.seed} must be at least 0 and below 2^31")
         if self.data.batch % self.train.accumulate:
             raise ConfigError(f"train.accumulate={self.train.accumulate} must divide data.batch={self.data.batch}")
-        if self.data.heldout == 0:
-            raise ConfigError("data.heldout=0 leaves nothing to measure the run by; hold out a small share, e.g. 0.05")
+        self.data.check_measurable()
         self.model.check_context(self.data.length)
         self.train.parametrization.check(self.model, self.train.optimizer)
 

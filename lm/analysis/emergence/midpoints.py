@@ -138,7 +138,7 @@ def _fitted(curve: Curve, seed: int) -> Fit:
 def _draws(found: Fit, groups: np.ndarray, n: int, seed: int) -> np.ndarray:
     """The midpoints [n] of fits to resamples of whole groups; infinite for those without a rise.
 
-    Each begins from the fit and from the best of many points: a resample without a family may have its optimum elsewhere.
+    Each begins from the fit and from the best of many points: without a family, the optimum may lie elsewhere.
     """
     labels = pd.factorize(groups)[0]
     count = int(labels.max()) + 1

@@ -6,11 +6,13 @@ of BIG-bench (Srivastava et al. 2022).
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,11 +20,12 @@ import pandas as pd
 from lm.analysis.scaling.importers import guess_columns, in_words, read_bigbench
 from lm.analysis.scaling.importers.columns import checked, renamed
 from lm.analysis.scaling.importers.files import Paths, cells
-from lm.analysis.tables import TableError, need, numbers
+from lm.analysis.tables import TableError, numbers
 from lm.analysis.text import either
 from lm.errors import unknown
 
 X = Literal["flops", "params", "tokens"]
+WORDS: dict[X, str] = {"flops": "training FLOPs", "params": "parameters", "tokens": "training tokens"}
 
 COLUMNS = ("model", "family", "params", "tokens", "flops", "task", "shots", "metric", "value", "chance")
 FAMILY = ("family", "modelfamily", "series", "modelseries")  # headings without case and punctuation
@@ -74,11 +77,9 @@ class Scores:
         """
         names, x = self.names(), numbers(self.frame, over)
         if not (x > 0).any():
-            others = [name for name in ("flops", "params", "tokens") if (numbers(self.frame, name) > 0).any()]
-            instead = (
-                f"they have {' and '.join(others)}: take --x {others[0]}" if others else "they have no size at all"
-            )
-            raise TableError(f"no model in {self.source} has {over}; {instead}")
+            others = [name for name in WORDS if (numbers(self.frame, name) > 0).any()]
+            instead = f"they have {' and '.join(others)}: take --x {others[0]}" if others else "nor any other size"
+            raise TableError(f"no model in {self.source} has {WORDS[over]}; {instead}")
         of_task = self.frame["task"].astype(str)
         wanted = list(dict.fromkeys(names)) if tasks is None else []
         for task in tasks or ():
@@ -92,27 +93,29 @@ class Scores:
 
     def names(self) -> list[str]:
         """The curve that each row belongs to."""
-        parts = self.frame[["task", "metric", "shots"]].drop_duplicates()
-        metrics, shots = parts.groupby("task")["metric"].nunique(), parts.groupby(["task", "metric"])["shots"].nunique()
+        labels = [self.frame[column].astype(str).tolist() for column in ("task", "metric")]
+        rows = list(zip(*labels, numbers(self.frame, "shots").tolist(), strict=True))
+        kinds = {(task, metric, f"{shots:g}") for task, metric, shots in rows}
+        metrics = Counter(task for task, _ in {(task, metric) for task, metric, _ in kinds})
+        counts = Counter((task, metric) for task, metric, _ in kinds)
 
-        def name(task: Any, metric: Any, count: float) -> str:
-            more = f" {metric}" if metrics[task] > 1 else ""
-            return f"{task}{more}" + (f" {count:g}-shot" if shots[task, metric] > 1 else "")
+        def name(task: str, metric: str, shots: float) -> str:
+            said = f"{task} {metric}" if metrics[task] > 1 else task
+            return f"{said} {shots:g}-shot" if counts[task, metric] > 1 and math.isfinite(shots) else said
 
-        rows = zip(self.frame["task"], self.frame["metric"], numbers(self.frame, "shots"), strict=True)
         return [name(*row) for row in rows]
 
     def _curve(self, name: str, over: X, rows: np.ndarray) -> Curve:
         mine = self.frame.loc[rows]
         if mine.empty:
             raise TableError(f"no model with {over} has a score of '{name}'; leave it out with --tasks")
-        first = mine.iloc[0]
+        task, metric = (str(mine[column].tolist()[0]) for column in ("task", "metric"))
         return Curve(
             name=name,
-            task=str(first["task"]),
-            metric=str(first["metric"]),
+            task=task,
+            metric=metric,
             over=over,
-            chance=float(first["chance"]),
+            chance=float(numbers(mine, "chance")[0]),
             model=mine["model"].to_numpy(str),
             family=mine["family"].to_numpy(str),
             x=np.log10(numbers(mine, over)),
@@ -123,9 +126,13 @@ class Scores:
         """Sentences about the models that no curve over this x has."""
         models = self.frame.drop_duplicates("model")
         none = models.loc[~(numbers(models, over) > 0), "model"].astype(str).tolist()
+        said = (
+            [f"{len(none)} of {len(models)} models left out, they have no {WORDS[over]}: {', '.join(none)}."]
+            if none
+            else []
+        )
         missing = int(self.frame["value"].isna().sum())
-        said = [f"{len(none)} of {len(models)} models left out, they have no {over}: {', '.join(none)}"] if none else []
-        return said + ([f"{missing} of {len(self.frame)} scores are missing"] if missing else [])
+        return said + ([f"{missing} of {len(self.frame)} scores are missing."] if missing else [])
 
 
 def read_scores(path: str | Path, *, chance: Mapping[str, float] | None = None, **columns: str) -> Scores:
@@ -145,28 +152,24 @@ def read_scores(path: str | Path, *, chance: Mapping[str, float] | None = None, 
     names = _columns(frame, path, columns)
     frame, notes = renamed(frame, names, path)
     frame = checked(frame, path)
-    parts = []
-    for heading in [str(c) for c in frame.columns if c not in names]:
-        found = _score(frame, heading, path)
-        if found is not None:
-            parts.append((heading, *found))
-    if not parts:
+    found = [one for heading in frame.columns if heading not in names and (one := _score(frame, heading, path))]
+    if not found:
         raise TableError(
             f"{path} has no column of scores: numbers from 0 to 1, or headings such as 'addition_acc', "
             f"'word_unscrambling_2_exact_match'; it has: {', '.join(map(str, frame.columns))}"
         )
-    said = {"read": in_words(names), "scores": f"Scores: {', '.join(heading for heading, *_ in parts)}"}
+    notes = [in_words(names), f"Scores are {', '.join(repr(one.heading) for one in found)}.", *map(_sentence, notes)]
     if "flops" not in frame.columns and {"params", "tokens"} <= set(frame.columns):
         frame = frame.assign(flops=6 * numbers(frame, "params") * numbers(frame, "tokens"))
-        notes.append("flops are 6 params tokens")
-    percent = [heading for heading, _, _, _, scale in parts if scale > 1]
-    notes += [f"percentages divided by 100: {', '.join(percent)}"] if percent else []
+        notes.append("FLOPs are 6 params tokens.")
+    percent = [one.heading for one in found if one.scale > 1]
+    notes += [f"Percentages, divided by 100: {', '.join(percent)}."] if percent else []
     about = frame.reindex(columns=["model", "family", "params", "tokens", "flops"])
     long = [
-        about.assign(task=task, shots=shots, metric=metric, value=numbers(frame, heading) / scale)
-        for heading, task, shots, metric, scale in parts
+        about.assign(task=one.task, shots=one.shots, metric=one.metric, value=numbers(frame, one.heading) / one.scale)
+        for one in found
     ]
-    return _scores(pd.concat(long), chance, str(path), (*said.values(), *notes))
+    return _scores(pd.concat(long), chance, str(path), notes)
 
 
 def read_bigbench_scores(paths: Paths, *, chance: Mapping[str, float] | None = None) -> Scores:
@@ -185,17 +188,25 @@ def read_bigbench_scores(paths: Paths, *, chance: Mapping[str, float] | None = N
     scale = np.where(bleu, SCALE["bleu"], np.where(high > low, high, 1.0))
     made = frame.assign(
         task=frame["subtask"].where(frame["subtask"] != "", frame["task"]),
+        family=frame["family"].where(frame["family"] != "", frame["model"]),  # alone in its family
         value=numbers(frame, "value") / scale,
         chance=low / scale,
         tokens=np.nan,
         flops=np.nan,
     ).loc[keep]
     left = int((~keep).sum())
-    notes = [
-        *read.notes,
-        *([f"{left} of {len(frame)} scores left out: other metrics, or no parameters"] if left else []),
-    ]
-    return _scores(made, chance, read.source, tuple(notes))
+    notes = [f"{left} of {len(frame)} scores left out: other metrics, or no parameters."] if left else []
+    return _scores(made, chance, read.source, [*map(_sentence, read.notes), *notes])
+
+
+class Score(NamedTuple):
+    """A column of scores: its heading, what that says, and the score of perfect answers."""
+
+    heading: str
+    task: str
+    shots: float
+    metric: str
+    scale: float
 
 
 def _columns(frame: pd.DataFrame, path: str | Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -215,14 +226,14 @@ def _columns(frame: pd.DataFrame, path: str | Path, given: Mapping[str, str]) ->
     return found
 
 
-def _score(frame: pd.DataFrame, heading: str, path: str | Path) -> tuple[str, float, str, float] | None:
-    """Task, shots, metric and scale of a column; None for one that holds no scores."""
+def _score(frame: pd.DataFrame, heading: str, path: str | Path) -> Score | None:
+    """What a column's scores are; None for one that holds none."""
     values, name = numbers(frame, heading), HEADING.fullmatch(heading)
     text = np.isnan(values) & frame[heading].notna().to_numpy()
     seen = values[np.isfinite(values)]
     if name is None:
         share = len(seen) and not text.any() and seen.min() >= 0 and seen.max() <= 1 and set(seen) - {0.0, 1.0}
-        return (heading, float("nan"), "score", 1.0) if share else None
+        return Score(heading, heading, math.nan, "score", 1.0) if share else None
     bad = np.flatnonzero(text | (values < 0) | (values > 100))
     if len(bad):
         shown = frame[heading].tolist()[bad[0]]
@@ -231,10 +242,10 @@ def _score(frame: pd.DataFrame, heading: str, path: str | Path) -> tuple[str, fl
         )
     metric = name["metric"].lower()
     scale = SCALE.get(metric, 100.0 if len(seen) and seen.max() > 1 else 1.0)
-    return name["task"], float(name["shots"] or "nan"), metric, scale
+    return Score(heading, name["task"], float(name["shots"] or "nan"), metric, scale)
 
 
-def _scores(frame: pd.DataFrame, chance: Mapping[str, float] | None, source: str, notes: tuple[str, ...]) -> Scores:
+def _scores(frame: pd.DataFrame, chance: Mapping[str, float] | None, source: str, notes: Sequence[str]) -> Scores:
     """The table with chance levels, checked."""
     known = {str(task).casefold() for task in frame["task"]}
     for task, floor in (chance or {}).items():
@@ -256,6 +267,9 @@ def _scores(frame: pd.DataFrame, chance: Mapping[str, float] | None, source: str
     said = folded.map({task.casefold(): floor for task, floor in (chance or {}).items()})
     stated = frame["chance"] if "chance" in frame.columns else folded.map(CHANCE)
     floors = said.fillna(stated).where(~frame["metric"].isin(GRADED)).fillna(0.0)
-    made = frame.assign(chance=floors)
-    need(made, COLUMNS, "score")
-    return Scores(made.loc[:, list(COLUMNS)].reset_index(drop=True), source, notes)
+    made = frame.assign(chance=floors).loc[:, list(COLUMNS)].reset_index(drop=True)
+    return Scores(made, source, tuple(notes))
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:] + "."

@@ -134,7 +134,9 @@ class PowerLaw(Shape):
 
     def basis(self, theta: np.ndarray, z: np.ndarray) -> np.ndarray:
         rate = theta[..., :1]
-        return _columns(theta, z, np.expm1(-rate * z) / rate)[..., [0, 2]]  # as stable as a line where the rate is small
+        return _columns(theta, z, np.expm1(-rate * z) / rate)[
+            ..., [0, 2]
+        ]  # as stable as a line where the rate is small
 
     def ranges(self, z: np.ndarray) -> tuple[Range, ...]:
         return ((0.1, 30.0, 60),)  # from a line to e^-30 at the end
@@ -276,7 +278,9 @@ def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Ax
     z, root = (u - start) / span, np.sqrt(w)
     free = shape.ranges(z)
     if len(u) <= shape.linear + len(free):
-        raise TableError(f"{len(u)} points are too few for the {shape.parameters(z)} parameters of a {shape.name} curve")
+        raise TableError(
+            f"{len(u)} points are too few for the {shape.parameters(z)} parameters of a {shape.name} curve"
+        )
     theta = _best(shape, z, values, root) if free else np.zeros(0)
     basis = shape.basis(theta, z)
     b = np.linalg.lstsq(basis * root[:, None], values * root, rcond=1e-10)[0]

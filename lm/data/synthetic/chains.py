@@ -20,7 +20,7 @@ class MarkovChains(Task):
     Each row has a transition matrix of its own, whose rows are drawn from the Dirichlet distribution with
     `concentration` for each of the `states`. The first symbol is uniform.
 
-    All symbols are answers: a row asks nothing, so that a TaskData of this task has heldout=0.
+    All symbols are answers.
     """
 
     states: int = 3

@@ -20,7 +20,7 @@ class Dyck(Task):
     probability `open`. Which of the `brackets` is opened is uniform; only the one opened last can be closed
     (Dyck-(k, m) of Hewitt et al. 2020, "RNNs can generate bounded hierarchical languages with optimal memory").
 
-    All symbols are answers: a row asks nothing, so that a TaskData of this task has heldout=0.
+    All symbols are answers.
     """
 
     brackets: int = 3

@@ -18,8 +18,9 @@ class FewShot(Task):
     Each of the `classes` items has a usual label of the `labels`, drawn once for all and as equally often as can be
     (`usual_labels`). A row has `ways` different items; with probability `usual` they have their usual labels, and
     otherwise those that the row draws: different ones in random order (more ways than labels: all of them again).
-    `shots` pairs show each item equally often, in random order, and the query is one of the items; its label is the
-    answer. With probability `bare` nothing is shown: MARK query label, and MARK in the rest of the row.
+    `shots` pairs show each item equally often, in random order, and the query is one of the items. Answers are its
+    label and that of each pair whose item was shown before. With probability `bare` nothing is shown: MARK query
+    label, and MARK in the rest of the row.
 
     kinds: 0 bare, 1 shown. There are only as many bare questions as classes: take heldout=0, or some items are never
     asked without examples in training, and only those are in the test.
@@ -85,10 +86,12 @@ class FewShot(Task):
         pairs = np.full((len(u), self.length + 1), MARK)
         pairs[:, 1::2] = 1 + np.take_along_axis(items, order, axis=1)
         pairs[:, 2::2] = 1 + self.classes + np.take_along_axis(labels, order, axis=1)
+        told = np.zeros(pairs.shape, bool)
+        for pair in range(1, self.shots + 1):
+            told[:, 2 * pair + 2] = (order[:, :pair] == order[:, pair : pair + 1]).any(1)
         alone = np.full_like(pairs, MARK)
         alone[:, 1:3] = pairs[:, -2:]
-        places = np.arange(self.length + 1)
-        return Examples(np.where(bare, alone, pairs), places == np.where(bare, 2, self.length))
+        return Examples(np.where(bare, alone, pairs), np.where(bare, np.arange(self.length + 1) == 2, told))
 
     def kinds(self, examples: Examples) -> np.ndarray:
         return np.where(examples.tokens[:, 3] == MARK, 0, 1)

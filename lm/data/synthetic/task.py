@@ -8,6 +8,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from lm.config import content_hash
+
 MARK = 0  # the token that begins every row, ends an answer of free length and fills what is left
 
 
@@ -63,6 +65,10 @@ class Task(abc.ABC):
         """The number of the subtask [n] that each example is of; None where there are none."""
         del examples
         return None
+
+    def fingerprint(self) -> str:
+        """A hash of all that its examples depend on besides their numbers."""
+        return content_hash(self)
 
     @property
     def vocab(self) -> int:

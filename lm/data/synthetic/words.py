@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lm.config import ConfigError, config
+from lm.config import ConfigError, config, content_hash
 from lm.data.corpora import KJV
 from lm.data.synthetic.sequences import arranged, written
 from lm.data.synthetic.task import MARK, Examples, Task
@@ -52,6 +52,9 @@ class WordUnscramble(Task):
                 f"of {self.shortest} to {self.longest} letters that differ in more than their order"
             )
         return found[: self.commonest]
+
+    def fingerprint(self) -> str:
+        return content_hash(self, *self.words)
 
     @property
     def symbols(self) -> tuple[str, ...]:

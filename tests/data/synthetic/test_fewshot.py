@@ -35,12 +35,14 @@ def test_rows_are_as_documented(task):
     assert set(kinds.tolist()) == {0, 1}
     for row, mask, kind in zip(*examples, kinds.tolist(), strict=True):
         *shown, (asked, answer) = pairs(task, row)
-        (place,) = np.flatnonzero(mask)
-        assert row[place] == 1 + task.classes + answer and row[place - 1] == 1 + asked
         if kind == 0:
-            assert not shown and place == 2 and (row[3:] == MARK).all()
+            assert not shown and np.flatnonzero(mask).tolist() == [2] and (row[3:] == MARK).all()
+            assert row[1:3].tolist() == [1 + asked, 1 + task.classes + answer]
             continue
-        assert place == task.length and len(shown) == task.shots
+        assert len(shown) == task.shots
+        items = [item for item, _ in (*shown, (asked, answer))]
+        assert np.flatnonzero(mask).tolist() == [2 * i + 2 for i, item in enumerate(items) if item in items[:i]]
+        assert mask[task.length]  # the query's
         by_item = dict(shown)
         assert len(by_item) == task.ways and all(by_item[item] == label for item, label in shown)
         assert set(collections.Counter(item for item, _ in shown).values()) == {task.shots // task.ways}

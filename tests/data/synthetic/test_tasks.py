@@ -6,14 +6,24 @@ import pytest
 from lm.config import dumps, loads
 from lm.data import TaskData, load
 from lm.data.examples import SymbolCodec
-from lm.data.synthetic.arithmetic import Addition, Multiplication
-from lm.data.synthetic.chains import MarkovChains
-from lm.data.synthetic.fewshot import FewShot
-from lm.data.synthetic.modular import ModularArithmetic
-from lm.data.synthetic.parity import SparseParity
-from lm.data.synthetic.regression import LinearRegression
-from lm.data.synthetic.repeats import RepeatedSequence
-from lm.data.synthetic.sums import ModularSum
+from lm.data.synthetic import (
+    Addition,
+    Copying,
+    Dyck,
+    FewShot,
+    KeyValueRecall,
+    LinearRegression,
+    MarkovChains,
+    ModularArithmetic,
+    ModularSum,
+    MultiHop,
+    Multiplication,
+    RepeatedSequence,
+    Reversing,
+    Sorting,
+    SparseParity,
+    WordUnscramble,
+)
 from lm.data.synthetic.task import MARK, Task, uniforms
 
 # each form of a task, and sizes that differ from one another, so that a mistaken one shows
@@ -33,18 +43,19 @@ TASKS: list[Task] = [
     *(ModularSum(terms=4, modulus=11, form=form) for form in ("direct", "scratchpad")),
     LinearRegression(),
     LinearRegression(dimensions=2, shots=3, codebook=30, bins=17),
+    Copying(),
+    Reversing(alphabet=9, shortest=1, longest=5),
+    Sorting(),
+    Dyck(),
+    KeyValueRecall(),
+    MultiHop(),
+    WordUnscramble(),
 ]
 pytestmark = pytest.mark.parametrize("task", TASKS, ids=lambda task: str(task).replace("'", ""))
 
 
-def asks(task: Task) -> bool:
-    """Whether rows have a question, by which they can be split."""
-    examples = task.make(uniforms(0, 0, 0, 8, task.draws))
-    return bool((~examples.answers[:, 1:]).any())
-
-
 def data(task: Task, **fields) -> TaskData:
-    return TaskData(task=task, heldout=0.3 if asks(task) else 0.0, **fields)
+    return TaskData(task=task, heldout=0.3, **fields)
 
 
 def test_rows_are_as_the_interface_says(task):
@@ -79,14 +90,16 @@ def test_a_row_depends_on_its_own_numbers_alone(task):
         assert np.array_equal(part.answers, whole.answers[chosen])
 
 
-def test_every_number_is_used(task):
-    """Each of the draws changes some example: none is asked for in vain."""
+def test_the_numbers_are_used(task):
+    """Each changes some example, but for one at most that a first step may not need: none is asked for in vain."""
     u = uniforms(5, 0, 0, 200, task.draws)
     whole = task.make(u).tokens
+    unused = 0
     for column in range(task.draws):
         changed = u.copy()
         changed[:, column] = np.roll(u[:, column], 1)
-        assert not np.array_equal(task.make(changed).tokens, whole), column
+        unused += np.array_equal(task.make(changed).tokens, whole)
+    assert unused <= (1 if task.draws > 2 else 0)
 
 
 def test_the_least_and_the_largest_numbers_give_rows_too(task):
@@ -116,12 +129,10 @@ def test_text_and_tokens_are_one(task):
 def test_no_question_is_trained_on_and_held_out(task):
     source = data(task, test=200)
     held, trained = source.test_examples(), source.train_examples(np.arange(600))
-    if not asks(task):  # all that can be said: they are others
-        assert (held.tokens != trained.tokens[:200]).any(1).mean() > 0.9
-        return
 
     def questions(examples):
-        return {tuple(row) for row in np.where(examples.answers, -1, examples.tokens).tolist()}
+        asked = ((examples.tokens != MARK) & ~examples.answers).any(1, keepdims=True)  # else the row is the question
+        return {tuple(row) for row in np.where(examples.answers & asked, -1, examples.tokens).tolist()}
 
     assert not questions(held) & questions(trained)
 
