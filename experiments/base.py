@@ -57,6 +57,7 @@ def small_on_task(task: Task, *measures: Measure, steps: int, batch: int = 64, a
             block=Block(mixer=mha(4, position=None), ff=ff),
             position=Learned(length=task.length),
             tied=False,
+            embed_std=0.02,  # so that it begins with equal probabilities for all
         ),
         data=TaskData(task=task, batch=batch),
         train=Training(

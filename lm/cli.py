@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import subcommand
 
 from lm.commands.board import Board
+from lm.commands.emerge import Emerge
 from lm.commands.fit import Fit
 from lm.commands.inspect import Config, Cost, Doctor
 from lm.commands.results import Results
@@ -22,6 +23,7 @@ Command = (
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Results, subcommand("results")]
     | Annotated[Fit, subcommand("fit")]
+    | Annotated[Emerge, subcommand("emerge")]
     | Annotated[Board, subcommand("board")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Eval, subcommand("eval")]

@@ -27,16 +27,16 @@ base = Run(
         norm=None,
         tied=False,
     ),
-    data=TaskData(task=task, batch=256, heldout=0.6, test=1024),
+    data=TaskData(task=task, batch=256, heldout=0.65, test=1024),
     train=Training(
-        steps=8000, optimizer=AdamW(learning_rate=2e-3, weight_decay=1.0, b2=0.98), schedule=Constant(warmup=10)
+        steps=10000, optimizer=AdamW(learning_rate=2e-3, weight_decay=1.0, b2=0.98), schedule=Constant(warmup=10)
     ),
     record=Recording(every=10, evaluations=6, measures=(Fourier(),)),
 )
 
 experiment = Emergence(
     base=base,
-    arms={f"weight decay {decay:g}": {"train.optimizer.weight_decay": decay} for decay in (1.0, 0.1, 0.0)},
+    arms={f"weight decay {decay:g}": {"train.optimizer.weight_decay": decay} for decay in (1.0, 0.3, 0.0)},
     panels=(
         Panel(title="accuracy in training", metrics=("train.accuracy",)),
         Panel(title="held-out accuracy", metrics=("heldout.accuracy",), levels={"chance": 1 / 59}),
@@ -54,7 +54,7 @@ experiment = Emergence(
         ),
         Reaches(
             expected="with a little weight decay it happens too, later",
-            series="weight decay 0.1",
+            series="weight decay 0.3",
             metric="heldout.accuracy",
             level=0.99,
         ),

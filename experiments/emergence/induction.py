@@ -13,7 +13,7 @@ from lm.config import replace
 from lm.data.synthetic import RepeatedSequence
 from lm.evals import Positions
 from lm.interpret import Heads
-from lm.sweep import Emergence, Never, Panel, Reaches, Shape, Together
+from lm.sweep import Emergence, Never, Panel, Reaches, Takes, Together
 
 task = RepeatedSequence(alphabet=64, length=64, shortest=8, longest=24)
 
@@ -38,7 +38,7 @@ experiment = Emergence(
             level=0.1,
             rising=False,
         ),
-        Shape(expected="... abruptly", series="2 layers", metric="heldout.loss", kinds=("jump",)),
+        Takes(expected="... abruptly", series="2 layers", metrics="heldout.loss", start=3.0, end=0.5, most=2.0),
         Reaches(expected="a head matches prefixes", series="2 layers", metric="heads.prefix_matching", level=0.8),
         Together(
             expected="... at the same steps (Olsson et al. 2022)",

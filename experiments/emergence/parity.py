@@ -10,7 +10,7 @@ from experiments.base import small_on_task
 from lm.config import replace
 from lm.data.synthetic import SparseParity
 from lm.evals import Kinds
-from lm.sweep import Emergence, Panel, Shape, Staircase
+from lm.sweep import Emergence, Panel, Staircase, Takes
 
 task = SparseParity(tasks=8, bits=12, subset=2, skew=0.5)
 
@@ -33,17 +33,21 @@ experiment = Emergence(
             level=0.95,
             count=7,
         ),
-        Shape(
-            expected="... each at once: the most frequent one's accuracy jumps",
+        Takes(
+            expected="... each all at once",
             series="8 parities",
-            metric="kinds.accuracy_0",
-            kinds=("jump",),
+            metrics="kinds.accuracy_*",
+            start=0.75,
+            end=0.95,
+            most=2.0,
         ),
-        Shape(
-            expected="while the mean loss falls without a jump",
+        Takes(
+            expected="while the mean loss takes its time",
             series="8 parities",
-            metric="heldout.loss",
-            kinds=("smooth", "bend"),
+            metrics="heldout.loss",
+            start=0.65,
+            end=0.05,
+            least=3.0,
         ),
     ),
 )

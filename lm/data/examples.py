@@ -18,6 +18,7 @@ from lm.data.tokenizers import Codec
 
 LAYOUT = 1  # part of the fingerprint: raise it when examples or split come out differently
 TRIES = 10_000  # draws until an example falls on its side of the split
+SAMPLE, AT_ONCE, ENOUGH = 4096, 512, 8  # draws that show whether a side has questions; so many of them are some
 TEST = 1 << 63  # the seed of what is held out: the same examples for every run, whatever its seed
 
 
@@ -26,9 +27,9 @@ class TaskData(Source):
     """Examples of a task, one a row; only answers count.
 
     heldout: the share of questions that training never sees, by a hash of the question; with 0 the test's examples are
-    other ones than those of training, of the same questions. pool: training has only so
-    many examples, in a fresh order each epoch; None: each is new. test: held-out examples there are.
-    seed: of what is trained on; the split and the held-out examples are the same for all.
+    other ones than those of training, of the same questions. pool: training has only so many examples, in a fresh
+    order each epoch; None: each is new. test: held-out examples there are. seed: of what is trained on; the split
+    and the held-out examples are the same for all.
     """
 
     task: Task
@@ -82,6 +83,7 @@ class TaskData(Source):
         found = self.task.make(uniforms(seed, 0, first, count, self.task.draws))
         if self.heldout == 0:
             return found
+        check_split(self.task, self.heldout)
         wrong = np.flatnonzero(is_heldout(found, self.heldout) != heldout)
         for attempt in range(1, TRIES):
             if not len(wrong):
@@ -92,6 +94,22 @@ class TaskData(Source):
             wrong = wrong[is_heldout(new, self.heldout) != heldout]
         side = "held out" if heldout else "trained on"
         raise DataError(f"{self.task} has hardly a question that is {side} at heldout={self.heldout:g}; change it")
+
+
+@functools.lru_cache(maxsize=64)
+def check_split(task: Task, share: float) -> None:
+    """Raises DataError where hardly a question is on one side of the split, before one is drawn again and again."""
+    counts = np.zeros(2, np.int64)
+    for first in range(0, SAMPLE, AT_ONCE):
+        sides = is_heldout(task.make(uniforms(TEST, 0, first, AT_ONCE, task.draws)), share)
+        counts += np.bincount(sides, minlength=2)
+        if counts.min() >= ENOUGH:
+            return
+    side = ("trained on", "held out")[counts.argmin()]
+    raise DataError(
+        f"heldout={share:g} leaves hardly a question of {task} to be {side}: {counts.min()} of {SAMPLE:,} draws; take "
+        "a share that is nearer to 0.5, or 0 to measure on questions that are trained on"
+    )
 
 
 class TaskDataset(Dataset):

@@ -31,8 +31,8 @@ class Answers(Measure):
     tokens, work included, the right ones. token_accuracy: the share of tokens that are the likeliest, each given the
     right ones before it. logprob: nats of the whole, as a sum; brier: the mean over its tokens (see `forward.Told`).
     tokens, examples: how many tokens an answer has on average, and how many examples there are.
-    With `choices` candidates (the answers of following examples) choice: 1 where the right one is the likeliest, and
-    choice_normalised: where it is so by the mean over its tokens.
+    With `choices` candidates (the answers of following examples) choice: 1 where the right one is likelier than all
+    others, and choice_normalised: where it is so by the mean over its tokens.
     """
 
     name: str = "answers"
@@ -51,6 +51,10 @@ class Answers(Measure):
         if self.task is not None:
             if self.task.symbols != source.task.symbols:
                 raise UserError(f"measure {self.name}: {self.task} has other symbols than the run's {source.task}")
+            try:
+                program.model.check_context(self.task.length)
+            except ConfigError as error:
+                raise UserError(f"measure {self.name}: {self.task} is too long: {error}") from None
             source = replace(source, {"task": self.task})
         examples = source.test_examples(count=self.examples)
         proper = _proper(examples.answers, source.task.answer_tokens)
@@ -104,7 +108,7 @@ def _short(values: np.ndarray) -> list[Any]:
 def writer(program: Program, examples: Examples) -> Callable[[Any], jax.Array]:
     """A compiled function of parameters: the examples' rows with every answer in the model's own words, the likeliest
     token each time [n, length + 1]. Rows are short: each token costs a pass over the whole row, and no cache."""
-    asked = examples.answers.any(0).nonzero()[0]
+    asked = np.flatnonzero(examples.answers.any(0))
     first, last = int(asked.min()), int(asked.max())
     blank = np.where(examples.answers, 0, examples.tokens).astype(np.int32)
     batch, answers = as_batch(examples), examples.answers
@@ -128,10 +132,16 @@ def writer(program: Program, examples: Examples) -> Callable[[Any], jax.Array]:
 
 def candidates(examples: Examples, count: int) -> Examples:
     """Each example with its own answer first, then with those of `count` - 1 following examples that differ from it
-    and from each other and fit into the row: [n count, length + 1]. Raises UserError where there aren't so many."""
+    and from each other and fit into the row: [n count, length + 1]. Raises UserError where there aren't so many, or
+    an answer isn't in one piece."""
     tokens, answers = examples
     n, width = tokens.shape
-    starts = answers.argmax(1)
+    starts, ends = answers.argmax(1), width - answers[:, ::-1].argmax(1)
+    if (ends - starts != answers.sum(1)).any():
+        raise UserError(
+            f"choices={count}: these examples have questions between their answers, and none is a whole answer to "
+            "choose; take choices=0"
+        )
     said = [tuple(row[mask].tolist()) for row, mask in zip(tokens, answers, strict=True)]
     rows, masks = np.zeros((n, count, width), tokens.dtype), np.zeros((n, count, width), bool)
     for i in range(n):
@@ -154,4 +164,9 @@ def _choose(tell: Any, params: Any, rivals: Examples, n: int) -> dict[str, np.nd
     answers = rivals.answers[:, 1:]
     score = np.where(answers, np.asarray(found.logprob), 0).sum(1).reshape(n, -1)
     length = answers.sum(1).reshape(n, -1)
-    return {"choice": score.argmax(1) == 0, "choice_normalised": (score / length).argmax(1) == 0}
+    return {"choice": _first_is_best(score), "choice_normalised": _first_is_best(score / length)}
+
+
+def _first_is_best(score: np.ndarray) -> np.ndarray:
+    """Equally good isn't: a model that knows nothing would always be right."""
+    return score[:, 0] > score[:, 1:].max(1)

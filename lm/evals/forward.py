@@ -36,7 +36,8 @@ def told(logits: jax.Array, targets: jax.Array) -> Told:
     of_target = jnp.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
     squares = jnp.sum(jnp.exp(2 * logp), axis=-1)
     brier = squares - 2 * jnp.exp(of_target) + 1
-    return Told(of_target, jnp.argmax(logp, axis=-1) == targets, brier)
+    # by logits: two that are nearly equal may be rounded to one log-probability
+    return Told(of_target, jnp.argmax(logits, axis=-1) == targets, brier)
 
 
 def logits_of(model: Any, program: Program, batch: Any) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +16,13 @@ from lm.train.measure import Found, Look, Measure
 if TYPE_CHECKING:
     from lm.train.step import Program
 
-EARLY, LATE = 50 / 512, 500 / 512  # of the positions (Olsson et al. 2022, "In-context learning score")
-
 
 @config
 class Positions(Measure):
     """Loss and accuracy at each position, over `examples` held-out rows; of a task, at each of a row's answers.
 
-    loss: nats, the mean over positions; context_gain: loss at the 500th of 512 positions minus that at the 50th, or
-    where those lie in rows of another length: the more negative, the more is learned from what stands before (Olsson
-    et al. 2022). Beside them stands what the task's theory gives for the same examples (`Task.golds`).
+    loss: nats, the mean over positions; context_gain: see the function. Beside them stands what the task's theory
+    gives for the same examples (`Task.golds`).
     """
 
     name: str = "positions"
@@ -36,25 +34,30 @@ class Positions(Measure):
 
     def prepare(self, program: Program, data: Source) -> Look:
         batches, golds = _rows(data, self.examples)
-        tell = teller(program)
+        tell, at = teller(program), _places(batches)
         known = {name.replace(" ", "_"): x.mean(0) for name, x in golds.items()}
 
         def look(params: Any) -> Found:
-            nats = right = weight = np.float64(0)
+            sums = []
             for batch in batches:
-                found, w = tell(params, batch), _by_answer(batch["weights"], batch["weights"])
-                nats = nats + _by_answer(-np.asarray(found.logprob, np.float64), batch["weights"]).sum(0)
-                right = right + _by_answer(np.asarray(found.right, np.float64), batch["weights"]).sum(0)
-                weight = weight + w.sum(0)
+                told = tell(params, batch)
+                values = (-np.asarray(told.logprob), np.asarray(told.right), batch["weights"])
+                sums.append([at(x, batch).sum(0, dtype=np.float64) for x in values])
+            nats, right, weight = np.sum(sums, axis=0)
             counts = weight > 0  # places that no row has an answer at have no loss
             loss, accuracy = nats[counts] / weight[counts], right[counts] / weight[counts]
-            places = len(loss)
-            gain = loss[min(round(LATE * places), places - 1)] - loss[min(round(EARLY * places), places - 1)]
-            numbers = {"loss": float(loss.mean()), "accuracy": float(accuracy.mean()), "context_gain": float(gain)}
-            numbers |= {name: float(x.mean()) for name, x in known.items()}
-            return Found(numbers, {"loss": loss.tolist(), "accuracy": accuracy.tolist(), **_lists(known)})
+            found = {"loss": loss, "accuracy": accuracy, **known}
+            means = {name: float(x.mean()) for name, x in found.items()}
+            return Found(means | {"context_gain": context_gain(loss)}, {name: x.tolist() for name, x in found.items()})
 
         return look
+
+
+def context_gain(loss: np.ndarray) -> float:
+    """The loss at the 500th of 512 positions minus that at the 50th, or where those lie among more or fewer: the more
+    negative, the more is learned from what stands before (Olsson et al. 2022, "In-context learning score")."""
+    early, late = (max(round(place / 512 * len(loss)), 1) - 1 for place in (50, 500))
+    return float(loss[late] - loss[early])
 
 
 def _rows(data: Source, count: int) -> tuple[list[Any], dict[str, np.ndarray]]:
@@ -65,14 +68,13 @@ def _rows(data: Source, count: int) -> tuple[list[Any], dict[str, np.ndarray]]:
     return list(data.load().heldout_batches(count)), {}
 
 
-def _by_answer(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The values [n, L] at the targets that count, in their order, where all rows have equally many; else all places,
-    0 where nothing counts."""
-    counts = (weights > 0).sum(1)
-    if len(set(counts.tolist())) == 1:
-        return x[weights > 0].reshape(len(x), -1)
-    return np.where(weights > 0, x, 0.0)
+def _places(batches: Sequence[Any]) -> Callable[[np.ndarray, Any], np.ndarray]:
+    """What takes values [n, L] of a batch to places [n, places]: the targets that count, in their order, where all rows
+    have equally many of them; else all there are, with 0 where nothing counts."""
+    counts = {int(count) for batch in batches for count in (batch["weights"] > 0).sum(1)}
 
+    def at(x: np.ndarray, batch: Any) -> np.ndarray:
+        counted = batch["weights"] > 0
+        return x[counted].reshape(len(x), -1) if len(counts) == 1 else np.where(counted, x, 0.0)
 
-def _lists(arrays: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    return {name: x.tolist() for name, x in arrays.items()}
+    return at

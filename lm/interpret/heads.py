@@ -43,9 +43,9 @@ def previous_token(pattern: Float[Array, "B H L S"]) -> Float[Array, " H"]:
 
 
 def entropy(pattern: Float[Array, "B H L S"], mask: Mask = CAUSAL) -> Float[Array, " H"]:
-    """How widely a head reads: the entropy of what it reads at a token, divided by its logarithmic number of keys that
-    `mask` lets it see: 1 is uniform, 0 a single token. The mean over all queries that see several keys; NaN where none
-    does. Each row is one document."""
+    """How widely a head reads: the entropy (nats) of what it reads at a token, divided by the logarithm of the number
+    of keys that `mask` lets it see: 1 is uniform, 0 a single key. The mean over all queries that see several keys; NaN
+    where none does. Each row is one document."""
     at = jnp.arange(pattern.shape[-1])[None]
     keys = mask.allowed(at, at, jnp.ones_like(at), jnp.ones_like(at))[0].sum(-1)
     nats = jax.scipy.special.entr(pattern).sum(-1).mean(0)

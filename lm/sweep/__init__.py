@@ -11,6 +11,7 @@ from lm.sweep.claims import (
     Reaches,
     Shape,
     Staircase,
+    Takes,
     Together,
 )
 from lm.sweep.emergence import Emergence, Panel, Verdict, at_widths
@@ -53,6 +54,7 @@ __all__ = [
     "Staircase",
     "SuccessiveHalving",
     "Sweep",
+    "Takes",
     "Together",
     "Verdict",
     "at_widths",

@@ -81,31 +81,33 @@ class Emergence(Experiment):
         made = {}
         for size, bigger in (self.sizes or {"": {}}).items():
             for arm, changes in self.arms.items():
-                if clash := bigger.keys() & changes.keys():
-                    raise ConfigError(f"arm '{arm}' and size '{size}' both set {', '.join(sorted(clash))}")
+                # an arm may change a part of what a size sets, but not put another in its place
+                if clash := [path for path in changes if any(f"{b}.".startswith(f"{path}.") for b in bigger)]:
+                    raise ConfigError(f"arm '{arm}' and size '{size}' both set {', '.join(clash)}")
                 point = {**bigger, **changes}
                 made[_label(arm, size)] = (replace(self.base, point), point)
         return made
 
     def places(self) -> dict[str, tuple[str, float | None]]:
         """The series, and over sizes the x, of each run's arm."""
+        runs = self.arms_resolved()
+        if self.over != "params":
+            return {name: (name, None) for name in runs}
         found: dict[str, tuple[str, float | None]] = {}
         for size in self.sizes or {"": {}}:
             for arm in self.arms:
-                name = _label(arm, size)
-                found[name] = (name, None)
-                if self.over == "params":
-                    run, _ = self.arms_resolved()[name]
-                    found[name] = (arm, float(run.model.cost(run.data.length).params))
+                run, _ = runs[_label(arm, size)]
+                found[_label(arm, size)] = (arm, float(run.model.cost(run.data.length).params))
         return found
 
-    def report(self, *, curves: Any, details: Any, **tables: Any) -> Report:
+    def report(self, *, runs: Any, curves: Any, details: Any, **tables: Any) -> Report:
         from lm.analysis.emergence.measured import measured
         from lm.analysis.emergence.report import emergence_report
 
-        found = measured(curves, "size" if self.over == "params" else self.over, self.places())
+        found = measured(runs, curves, "size" if self.over == "params" else self.over, self.places())
         return emergence_report(
             measured=found,
+            runs=runs,
             over="parameters" if self.over == "params" else self.over,
             panels=self.panels,
             judged=[claim.judged(found) for claim in self.claims],
@@ -116,8 +118,8 @@ class Emergence(Experiment):
 
 
 def at_widths(base: Run, widths: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Sizes of an experiment: the base's model at each width, all its inner widths following."""
-    return {f"width {width}": {"model": at_width(base, width).model} for width in widths}
+    """Sizes of an experiment: the base's model at each width, all its inner widths following; heads become wider."""
+    return {f"width {width}": {"model": at_width(base, width, "wider").model} for width in widths}
 
 
 def _label(arm: str, size: str) -> str:

@@ -159,7 +159,6 @@ class Lane:
     def evaluated(self, step: int, found: dict[str, Any]) -> None:
         """The loss over what is held out, as a row: the last one of an evaluation, by which a resumed run knows that
         the rest of it is there, too."""
-        self.check_finite({"loss": found["loss"]}, step)
         self.write({"step": step, "split": "heldout", **found})
 
     def check_finite(self, numbers: dict[str, float], step: int) -> None:
@@ -184,9 +183,11 @@ class Lane:
 
     def snapshot(self, step: int, params: param.Params) -> None:
         """Keeps these weights for good."""
+        hosts.on_first(self._check_lease)
         self.snapshots.save(step, {"params": params}, dumps(self.run))
 
     def save(self, step: int, state: State) -> None:
+        self.snapshots.wait()  # what goes on from this checkpoint doesn't make those before it again
         hosts.on_first(self._settle)  # all processes go on to save together, or none does
         self.checkpoints.save(step, state, dumps(self.run))
 

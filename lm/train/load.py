@@ -44,6 +44,8 @@ def load_run(path: str | Path, where: Layout | None = None, step: int | None = N
     compiled = program(run.model, lift(run.train)[0], where or layout())
     wanted = compiled.abstract_state()
     if step is not None:
+        if not folder.snapshots.is_dir():
+            raise RunError(f"{path} has no snapshots; train it with record.snapshots=1 or more, or leave out the step")
         with Checkpoints(folder.snapshots, keep=None) as snapshots:
             params = snapshots.restore({"params": wanted.params}, step)["params"]
     else:

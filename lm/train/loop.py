@@ -156,6 +156,7 @@ class Trainer:
 
     def _evaluate(self, state: Any) -> None:
         found = self.engine.evaluate(state, self.lanes)
+        self._each(lambda lane, i: lane.check_finite({"loss": found[i]["loss"]}, self.step))
         if self.run.record.measures:
             self._each(lambda lane, i: lane.measure(self.step, self.engine.weights(state, i)))
         self._each(lambda lane, i: lane.evaluated(self.step, found[i]))

@@ -26,7 +26,6 @@ from lm.train.step import Program
 from tests.interpret.test_patterns import Shift
 from tests.tiny import BLOCKS, HEADS, MODELS, VOCAB, WIDTH, made
 
-RNG = np.random.default_rng(0)
 DATA = TaskData(task=RepeatedSequence(alphabet=12, length=14, shortest=3, longest=6), batch=4, test=8)
 
 
@@ -43,7 +42,8 @@ def program(model: Decoder) -> Program:
 
 
 def test_scores_against_loops() -> None:
-    pattern, tokens = causal(RNG.uniform(size=(3, 2, 7, 7))), RNG.integers(0, 4, (3, 7))
+    rng = np.random.default_rng(0)
+    pattern, tokens = causal(rng.uniform(size=(3, 2, 7, 7))), rng.integers(0, 4, (3, 7))
     for h in range(2):
         matched, before, wide = [], [], []
         for b, i in np.ndindex(3, 7):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +71,17 @@ def compare_shapes(x: Any, y: Any, axis: Axis = Axis()) -> Evidence:  # noqa: B0
         rows.append(row | {"breaks": breaks(made)})
     table = pd.DataFrame(rows)
     judged = dict(zip(table["shape"], table["breaks"], strict=True))
-    smooth = min((f for name, f in fits.items() if not judged[name]), key=lambda f: bic(f, values))
+    smooth = _best([f for name, f in fits.items() if not judged[name]], values)
     broken = max((f for name, f in fits.items() if judged[name]), key=lambda f: gain(f, smooth, values), default=None)
     return Evidence(fits, table, smooth, broken, gain(broken, smooth, values) if broken else -math.inf)
+
+
+def _best(fits: Sequence[Fitted], y: np.ndarray) -> Fitted:
+    """From few parameters to many, as long as there is something to gain."""
+    first, *rest = sorted(fits, key=lambda f: f.parameters)
+    for richer in rest:
+        first = richer if gain(richer, first, y) > 0 else first
+    return first
 
 
 def bic(fitted: Fitted, y: np.ndarray) -> float:

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lm.analysis.curves import LABELS
 from lm.analysis.emergence.measured import Measured
 from lm.analysis.emergence.scores import detectable
-from lm.analysis.style import BASELINE, DASHES, SOFT, arm_legend, arm_styles, canvas, log_if_wide, si_axis, styled
+from lm.analysis.style import (
+    BASELINE,
+    COLOURS,
+    DASHES,
+    SOFT,
+    ArmStyle,
+    arm_legend,
+    arm_styles,
+    canvas,
+    log_if_wide,
+    si_axis,
+    styled,
+    wrapped,
+)
+from lm.analysis.tables import TableError
 
 COLUMNS = 3
 MANY = 4  # metrics of a panel from which on they are shades, from the first to the last
-WHOLE = ("exact", "choice", "choice_normalised")  # shares of examples: what so few can't tell from 0 is shaded
+SHARES = ("accuracy", "exact", "foretold", "token_accuracy", "choice")  # drawn from 0 to 1
+FEW = 30  # points of a line that has marks
+DECADES = 100  # a logarithmic axis that is shorter has ticks at 2 and 5, too
 
 
 class Panel(Protocol):
@@ -42,71 +59,96 @@ class Panel(Protocol):
 class Line(NamedTuple):
     series: str
     metric: str
-    colour: Any
-    dash: Any
+    style: ArmStyle
     label: str | None
 
 
 @styled
 def panels_figure(measured: Measured, panels: Sequence[Panel], over: str) -> Figure:
     """A panel for each of `panels`: thin lines or dots are seeds, thick lines their medians."""
-    rows, columns = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
-    figure = Figure(figsize=(4.9 * columns + 0.4, 3.9 * rows + 0.3), layout="constrained")
-    cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(w_pad=0.08, h_pad=0.08)
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for axes, panel in zip(grid, panels, strict=False):
-        _draw(axes, measured, panel, over)
-    for axes in grid[len(panels) :]:
-        axes.remove()
-    styles = arm_styles(measured.series, measured.series[0] if measured.series else None)
-    if len(measured.series) > 1:
+    figure, grid = _grid(len(panels))
+    styles = _styles(measured)
+    for axes, panel in zip(grid, panels, strict=True):
+        _draw(axes, measured, panel, over, styles)
+    if len(styles) > 1:
         arm_legend(figure, styles, measured.series)
     return figure
 
 
-def _draw(axes: Axes, measured: Measured, panel: Panel, over: str) -> None:
-    lines, reach = _lines(measured, panel), []
-    for line in lines:
-        reach.append(_draw_line(axes, measured, line, over))
-    shade, ends = list(_golds(measured, panel)), [x for one in reach for x in one]
-    for k, (name, level) in enumerate(shade):
-        axes.axhline(level, color=SOFT, linestyle=DASHES[1 + k % 3], linewidth=1.3, label=name, zorder=1)
-    limit = _told_from_zero(measured, lines)
-    if limit:
-        axes.axhspan(-0.05, limit, color=SOFT, alpha=0.13, linewidth=0, label="can't be told from 0")
+def _grid(count: int, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    rows, columns = -(-count // COLUMNS), min(count, COLUMNS)
+    figure = Figure(figsize=(4.9 * columns + 0.4, 3.9 * rows + 0.3), layout="constrained")
+    cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(w_pad=0.08, h_pad=0.08)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel().tolist()
+    for axes in grid[count:]:
+        axes.remove()
+    return figure, grid[:count]
+
+
+def _styles(measured: Measured) -> dict[str, ArmStyle]:
+    return arm_styles(measured.series, measured.series[0] if measured.series else None)
+
+
+def _draw(axes: Axes, measured: Measured, panel: Panel, over: str, styles: Mapping[str, ArmStyle]) -> None:
+    metrics, unknown = _known(measured, panel.metrics)
+    golds, more = _known(measured, panel.golds)
+    lines = _lines(measured, metrics, styles)
+    x = [x for line in lines for x in _draw_line(axes, measured, line, over)]
     axes.set_title(panel.title)
     axes.set_xlabel(LABELS.get(over, over))
-    if over == "parameters":
-        axes.set_xscale("log")
-    else:
-        log_if_wide(axes, "x", [x for x in ends if x > 0])
-    si_axis(axes, "x")
     if panel.log:
-        axes.set_yscale("log")
-    elif lines and all(line.metric.rsplit(".", 1)[-1].startswith(("accuracy", *WHOLE)) for line in lines):
+        _log_axis(axes, "y")
+    elif lines and all(line.metric.rsplit(".", 1)[-1].startswith(SHARES) for line in lines):
         axes.set_ylim(-0.04, 1.04)
-    if shade or limit or any(line.label for line in lines):
-        axes.legend(fontsize=9, handlelength=1.8, labelspacing=0.25, borderaxespad=0.2)
+    levels = [*_golds(measured, golds), *(panel.levels or {}).items()]
+    for k, (name, level) in enumerate(levels):
+        axes.axhline(level, color=SOFT, linestyle=DASHES[1 + k % 3], linewidth=1.3, label=name, zorder=1)
+    limit = _told_from_zero(measured, lines)
+    if limit and not panel.log:
+        axes.axhspan(-0.05, limit, color=SOFT, alpha=0.13, linewidth=0, label="can't be told from 0")
+    if lines:
+        _x_axis(axes, over, x)
+    else:
+        axes.set(xticks=[], yticks=[])
+    if axes.get_legend_handles_labels()[1]:
+        columns = 2 if len(metrics) >= MANY else 1
+        axes.legend(fontsize=9, handlelength=1.8, labelspacing=0.25, borderaxespad=0.2, ncols=columns)
+    if unknown or more:
+        said = f"not measured: {', '.join([*unknown, *more])}"
+        axes.text(0.5, 0.5, wrapped(said, 36), transform=axes.transAxes, ha="center", va="center", color=SOFT)
 
 
-def _lines(measured: Measured, panel: Panel) -> list[Line]:
-    """What a panel draws: colours tell series apart where there are several, else metrics."""
-    metrics = [name for pattern in panel.metrics for name in measured.matching(pattern)]
-    styles = arm_styles(measured.series, measured.series[0] if measured.series else None)
-    found = []
-    for series in measured.series:
+def _known(measured: Measured, patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The metrics of patterns, and the patterns that have none: a panel says so, and the others are drawn."""
+    found, unknown = [], []
+    for pattern in patterns:
+        try:
+            found += measured.matching(pattern)
+        except TableError:
+            unknown.append(pattern)
+    return found, unknown
+
+
+def _lines(measured: Measured, metrics: Sequence[str], styles: Mapping[str, ArmStyle]) -> list[Line]:
+    """What a panel draws. Colours tell series apart and dashes metrics, where there are several of both; but of many
+    metrics they are the other way round."""
+    found: list[Line] = []
+    for series, arm in styles.items():
         for k, metric in enumerate(metrics):
             if not measured.curves(metric, series):
                 continue
-            label = short(metric, metrics) if len(metrics) > 1 and series == measured.series[0] else None
+            style = arm
             if len(metrics) >= MANY:
-                colour, dash = matplotlib.colormaps["viridis"](0.9 * k / (len(metrics) - 1)), "-"
-            elif len(measured.series) > 1:
-                colour, dash = styles[series].colour, DASHES[k % len(DASHES)]
-            else:
-                colour, dash = ([BASELINE] + [s.colour for s in arm_styles(metrics).values()])[k], DASHES[k % 4]
-            found.append(Line(series, metric, colour, dash, label))
+                shade = matplotlib.colormaps["viridis"](0.9 * k / (len(metrics) - 1))
+                style = ArmStyle(to_hex(shade), arm.marker, arm.dash)
+            elif len(styles) > 1 and len(metrics) > 1:
+                style = ArmStyle(arm.colour, arm.marker, DASHES[k])
+            elif len(metrics) > 1:
+                style = ArmStyle((BASELINE, *COLOURS)[k], arm.marker, DASHES[k])
+            first = len(metrics) > 1 and metric not in {line.metric for line in found}
+            label = short(metric, metrics) if first else None
+            found.append(Line(series, metric, style, label))
     return found
 
 
@@ -121,55 +163,81 @@ def short(metric: str, metrics: Sequence[str]) -> str:
 
 def _draw_line(axes: Axes, measured: Measured, line: Line, over: str) -> list[float]:
     """Draws a line's seeds and their median; its x."""
-    curves = measured.curves(line.metric, line.series)
-    dots = over == "parameters"
-    for x, y in curves.values() if len(curves) > 1 else ():
-        if dots:
-            axes.plot(x, y, "o", color=line.colour, markersize=4.5, alpha=0.5, markeredgewidth=0)
-        else:
-            axes.plot(x, y, color=line.colour, linestyle=line.dash, linewidth=0.8, alpha=0.4)
+    curves, style = measured.curves(line.metric, line.series), line.style
+    for x, y in curves.values():
+        if over == "parameters":
+            axes.plot(x, y, style.marker, color=style.colour, markersize=4.5, alpha=0.5, markeredgewidth=0)
+        elif len(curves) > 1:
+            axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=0.8, alpha=0.4)
     x, values = measured.matrix(line.metric, line.series)
     if len(x):
-        axes.plot(x, np.median(values, axis=0), color=line.colour, linestyle=line.dash, label=line.label)
+        axes.plot(x, np.median(values, axis=0), color=style.colour, linestyle=style.dash, label=line.label)
     return x.tolist()
 
 
-def _golds(measured: Measured, panel: Panel) -> list[tuple[str, float]]:
+def _x_axis(axes: Axes, over: str, x: Sequence[float]) -> None:
+    if over == "parameters":
+        axes.set_xscale("log")
+    else:
+        log_if_wide(axes, "x", x)
+    if axes.get_xscale() == "log":
+        _log_axis(axes, "x")
+    si_axis(axes, "x")
+
+
+def _log_axis(axes: Axes, which: str) -> None:
+    """A logarithmic axis with few ticks, at plain numbers."""
+    axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
+    axis, (low, high) = (axes.xaxis, axes.get_xlim()) if which == "x" else (axes.yaxis, axes.get_ylim())
+    axis.set_major_locator(LogLocator(subs=(1.0,) if max(low, high) / min(low, high) > DECADES else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _golds(measured: Measured, metrics: Sequence[str]) -> list[tuple[str, float]]:
+    """The mean of each over all runs, at their ends."""
     found = []
-    for metric in panel.golds:
+    for metric in metrics:
         ends = [v for series in measured.series for v in measured.ends(metric, series).values()]
         found.append((metric.rsplit(".", 1)[-1].replace("_", " "), float(np.mean(ends))))
-    return [*found, *(panel.levels or {}).items()]
+    return found
 
 
 def _told_from_zero(measured: Measured, lines: Sequence[Line]) -> float | None:
-    """Below what share these numbers of examples can't tell an answer rate from 0; None where that isn't the matter."""
+    """Below what share these numbers of examples can't tell exact answers from none; None where none are drawn."""
     counts = []
     for line in lines:
         split, name = line.metric.rsplit(".", 1)
-        if name in WHOLE and f"{split}.examples" in measured.metrics:
+        if name == "exact" and f"{split}.examples" in measured.metrics:
             counts += measured.ends(f"{split}.examples", line.series).values()
     return detectable(int(min(counts))) if counts else None
 
 
 @styled
 def profile_figure(profile: pd.DataFrame, split: str) -> Figure:
-    """A measure's lists by index, as they are at the end of each run: a line a name, thin ones are runs."""
-    names = [str(n) for n in dict.fromkeys(profile["name"].tolist())]
-    styles = arm_styles(names, names[0])
-    figure, (axes,) = canvas(8.2, 4.8)
-    for name in names:
-        mine = profile.loc[profile["name"] == name]
-        runs = [part.sort_values("index") for _, part in mine.groupby(["arm", "seed"])]
-        style = styles[name]
-        for part in runs:
-            axes.plot(part["index"], part["value"], color=style.colour, linestyle=style.dash, linewidth=0.8, alpha=0.4)
-        mean = mine.groupby("index")["value"].mean()
-        axes.plot(mean.index.tolist(), mean.tolist(), color=style.colour, linestyle=style.dash, marker=style.marker)
-    axes.set_xlabel("how many came before")
-    axes.set_ylabel(split)
-    axes.set_ylim(bottom=0)
-    arm_legend(figure, {name.replace("_", " "): styles[name] for name in names}, [n.replace("_", " ") for n in names])
+    """A measure's lists by index, as they are at the end of each run: a panel an arm, a line a name, thin ones are
+    runs. Beside losses or errors, shares of right answers are left out: they have another unit."""
+    names = list(dict.fromkeys(str(n) for n in profile["name"].tolist()))
+    names = [name for name in names if not name.startswith(SHARES)] or names
+    arms = list(dict.fromkeys(profile["arm"].tolist()))
+    styles = {name.replace("_", " "): style for name, style in arm_styles(names, names[0]).items()}
+    figure, grid = _grid(len(arms), sharey=True)
+    shown = profile.loc[profile["name"].isin(names)]
+    log_if_wide(grid[0], "y", shown["value"].to_numpy(float))
+    for axes, arm in zip(grid, arms, strict=True):
+        for name, style in zip(names, styles.values(), strict=True):
+            mine = shown.loc[(shown["name"] == name) & (shown["arm"] == arm)]
+            for _, part in mine.groupby("seed") if mine["seed"].nunique() > 1 else ():
+                axes.plot(part["index"], part["value"], color=style.colour, linewidth=0.8, alpha=0.4)
+            mean = mine.groupby("index")["value"].mean()
+            marker = style.marker if len(mean) <= FEW else ""
+            axes.plot(mean.index, mean, color=style.colour, linestyle=style.dash, marker=marker, markersize=4.5)
+        axes.set_xlabel("how many came before")
+        axes.set_title(arm)
+    grid[0].set_ylabel(split)
+    if grid[0].get_yscale() == "log":
+        _log_axis(grid[0], "y")
+    arm_legend(figure, styles, list(styles))
     return figure
 
 
@@ -177,28 +245,25 @@ def profile_figure(profile: pd.DataFrame, split: str) -> Figure:
 def over_loss_figure(measured: Measured, metrics: Sequence[str], loss: str = "heldout.loss") -> Figure | None:
     """Metrics over the held-out loss of the same checkpoints instead of compute (Du et al. 2024): a task that emerges
     at one loss whatever the size shows as one curve. None where no point has both."""
-    styles = arm_styles(measured.series, measured.series[0])
+    metrics, _ = _known(measured, metrics)
+    if not metrics or loss not in measured.metrics:
+        return None
+    styles, drawn = _styles(measured), []
     figure, panels = canvas(4.9 * len(metrics) + 0.4, 4.2, len(metrics))
-    drawn = False
     for axes, metric in zip(panels, metrics, strict=True):
-        for series in measured.series:
-            losses, values = measured.curves(loss, series), measured.curves(metric, series)
-            pairs = [pair for s in losses.keys() & values.keys() for pair in _paired(losses[s], values[s])]
+        for series, style in styles.items():
+            pairs = list(measured.pairs(loss, metric, series).values())
             if pairs:
-                x, y = zip(*pairs, strict=True)
-                axes.plot(x, y, "o", color=styles[series].colour, markersize=4, alpha=0.5, markeredgewidth=0)
-                drawn = True
-        log_if_wide(axes, "x", [line.get_xdata()[0] for line in axes.lines])
-        axes.invert_xaxis()
+                x, y = (np.concatenate([pair[k] for pair in pairs]) for k in (1, 2))
+                axes.plot(x, y, style.marker, color=style.colour, markersize=4.5, alpha=0.5, markeredgewidth=0)
+                drawn += x.tolist()
         axes.set_xlabel("held-out loss (nats/token), falling")
         axes.set_title(metric)
-    if drawn and len(measured.series) > 1:
+    for axes in panels:
+        log_if_wide(axes, "x", drawn)
+        if axes.get_xscale() == "log":
+            _log_axis(axes, "x")
+        axes.invert_xaxis()
+    if drawn and len(styles) > 1:
         arm_legend(figure, styles, measured.series)
     return figure if drawn else None
-
-
-def _paired(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> list[tuple[float, float]]:
-    """The values of two curves at the x that both have."""
-    other = dict(zip(*map(np.ndarray.tolist, b), strict=True))
-    both = ((y, other.get(x, math.nan)) for x, y in zip(*map(np.ndarray.tolist, a), strict=True))
-    return [pair for pair in both if math.isfinite(pair[1])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -16,13 +17,15 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from lm.analysis.emergence.midpoints import Midpoint, midpoint
 from lm.analysis.emergence.published import GRADED, WORDS, Curve, Scores, X
-from lm.analysis.style import BASELINE, COLOURS, MARKERS, SOFT, arm_styles, si_axis, styled
+from lm.analysis.emergence.scores import detectable
+from lm.analysis.style import BASELINE, COLOURS, MARKERS, SOFT, arm_styles, si_axis, styled, wrapped
 from lm.analysis.tables import TableError
 
 COLUMNS = 4
 PANEL = (3.5, 2.75)  # inches
 LINE = 0.235  # inches of a line of the legend
 BAND = "#d9e4ee"
+LEGEND: dict[str, Any] = {"handlelength": 1.6, "columnspacing": 1.2, "alignment": "left"}
 
 
 @styled
@@ -35,15 +38,14 @@ def score_grid(
 ) -> Figure:
     """A panel for each curve of the tasks (see `Scores.curves`), over a logarithmic x.
 
-    Dots are models, in their family's colour and marker; of more families than those make (49), the rest are hollow.
+    Dots are models, in their family's colour and marker.
     Lines: chance (dotted), the fitted logistic with a star half-way up and its interval as a band, and the least
     score that can be told from chance (dashed) where `examples` says how many questions a task has.
     found: midpoints by curve; fitted here where none are given. A curve of too few models has no line.
     """
     curves = scores.curves(x, tasks)
     found = midpoints(curves)[0] if found is None else found
-    families = sorted({str(name) for curve in curves for name in curve.family}, key=str.casefold)
-    marks = family_marks(families)
+    marks = family_marks(scores)
     rows, columns = -(-len(curves) // COLUMNS), min(len(curves), COLUMNS)
     figure = Figure(figsize=(PANEL[0] * columns + 0.4, PANEL[1] * rows + 0.5), layout="constrained")
     cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(w_pad=0.06, h_pad=0.08)
@@ -53,8 +55,9 @@ def score_grid(
     for axes, curve in zip(panels, curves, strict=False):
         lines |= _panel(axes, curve, marks, found.get(curve.name), (examples or {}).get(curve.task))
     _frame(panels, len(curves), columns, WORDS[x], x)
-    handles = [Line2D([], [], linestyle="", label=name, **marks[name]) for name in families]
-    _legend(figure, [*handles, *lines.values()])
+    drawn = {str(name) for curve in curves for name in curve.family}
+    handles = [Line2D([], [], linestyle="", label=name, **mark) for name, mark in marks.items() if name in drawn]
+    _legends(figure, handles, list(lines.values()))
     return figure
 
 
@@ -69,12 +72,12 @@ def midpoints(curves: Sequence[Curve], n: int = 1000, seed: int = 0) -> tuple[di
     return found, notes
 
 
-def family_marks(families: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How each family's dots look: no two alike, as far as colours, markers and hollow ones go."""
-    distinct = len(COLOURS) * len(MARKERS)
+def family_marks(scores: Scores) -> dict[str, dict[str, Any]]:
+    """How each family's dots look, in every figure of these scores: no two alike up to twice 49 of them."""
+    families = sorted(set(scores.frame["family"].astype(str)), key=str.casefold)
     marks = {}
     for i, (name, style) in enumerate(arm_styles(families).items()):
-        face = style.colour if i < distinct else "none"
+        face = style.colour if i < len(COLOURS) * len(MARKERS) else "none"
         edge = {"markerfacecolor": face, "markeredgecolor": style.colour, "markeredgewidth": 0.9}
         marks[name] = {"color": style.colour, "marker": style.marker, "markersize": 6, "alpha": 0.85, **edge}
     return marks
@@ -84,8 +87,6 @@ def _panel(
     axes: Axes, curve: Curve, marks: Mapping[str, dict[str, Any]], found: Midpoint | None, examples: int | None
 ) -> dict[str, Any]:
     """Draws a curve; the handles of its lines by what they are."""
-    from lm.analysis.emergence.scores import detectable
-
     lines: dict[str, Any] = {"chance": axes.axhline(curve.chance, color=SOFT, linestyle=":", linewidth=1.4, zorder=1)}
     said = ""
     if examples is not None and curve.metric not in GRADED:
@@ -99,7 +100,7 @@ def _panel(
         lines |= _rise(axes, found)
         said = _words(found)
     lines["chance"].set_label("chance")
-    axes.set_title(f"{curve.name}\n", fontsize=12.5, color=BASELINE)
+    axes.set_title(f"{wrapped(curve.name, 34)}\n", fontsize=12.5, color=BASELINE)
     axes.text(0, 1.03, said, transform=axes.transAxes, fontsize=10.5, color=SOFT)
     return lines
 
@@ -148,16 +149,26 @@ def _frame(panels: Sequence[Axes], count: int, columns: int, words: str, x: X) -
             axes.set_xlabel(words)
 
 
-def _legend(figure: Figure, handles: Sequence[Any]) -> None:
-    """At the right where the lines fit beside the panels, else below them."""
+def _legends(figure: Figure, families: Sequence[Any], lines: Sequence[Any]) -> None:
+    """Families, and what the lines are: at the right of the panels, or below them where those are wide and low."""
     width, height = figure.get_size_inches()
-    names = [str(handle.get_label()) for handle in handles]
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    column, tall = 0.55 + 0.095 * longest, LINE * sum(1 + name.count("\n") for name in names) + 0.3
-    if tall <= height:
+    column = 0.6 + 0.095 * max(len(line) for handle in (*families, *lines) for line in _lines(handle))
+    below = LINE * (sum(len(_lines(handle)) for handle in lines) + 1)
+    beside = LINE * (len(families) + 1) + below
+    across = int((width - column) / column)
+    if beside <= height:
         figure.set_size_inches(width + column, height)
-        figure.legend(handles=handles, loc="outside right upper", handlelength=1.6)
+        figure.legend(handles=families, loc="outside right upper", **LEGEND)
+        figure.legend(handles=lines, loc="outside right lower", **LEGEND)
+    elif across >= 3:
+        figure.set_size_inches(width, height + max(LINE * (-(-len(families) // across) + 1), below))
+        figure.legend(handles=families, loc="outside lower left", ncols=across, **LEGEND)
+        figure.legend(handles=lines, loc="outside lower right", **LEGEND)
     else:
-        across = max(int(width / column), 1)
-        figure.set_size_inches(width, height + LINE * (-(-len(names) // across) + 2))
-        figure.legend(handles=handles, loc="outside lower left", ncols=across, handlelength=1.6, columnspacing=1.2)
+        columns = math.ceil(beside / height)
+        figure.set_size_inches(width + columns * column, height)
+        figure.legend(handles=[*families, *lines], loc="outside right upper", ncols=columns, **LEGEND)
+
+
+def _lines(handle: Any) -> list[str]:
+    return str(handle.get_label()).split("\n")

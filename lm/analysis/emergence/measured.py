@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -12,25 +13,30 @@ import numpy as np
 import pandas as pd
 
 from lm.analysis.emergence.mirage import exact_from_tokens
-from lm.analysis.tables import TableError, need
+from lm.analysis.tables import TableError, finished, need
 from lm.errors import unknown
 
 COLUMNS = ("series", "seed", "x", "step", "metric", "value")
 NO_METRICS = {"arm", "seed", "step", "split", "experiment", "id", "tokens", "flops", "seconds", "tokens_per_second"}
 Curves = dict[Hashable, tuple[np.ndarray, np.ndarray]]  # seed -> x and y, x rising
+UNITS = {"step": "steps", "tokens": "tokens", "flops": "FLOPs", "size": "parameters"}  # of x, as sentences have it
+Pairs = dict[Hashable, tuple[np.ndarray, np.ndarray, np.ndarray]]  # seed -> x, y and another y
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A table with the columns series, seed, x, step, metric ("heldout.loss", "answers.exact", ...) and value."""
+    """A table with the columns series, seed, x, step, metric ("heldout.loss", "answers.exact", ...) and value.
+    over_sizes: x is the runs' size, and each value the end of a run. unit: what x counts."""
 
     frame: pd.DataFrame
+    over_sizes: bool = False
+    unit: str = "x"
 
-    @property
+    @functools.cached_property
     def series(self) -> list[str]:
         return list(dict.fromkeys(self.frame["series"].tolist()))
 
-    @property
+    @functools.cached_property
     def metrics(self) -> list[str]:
         return sorted(set(self.frame["metric"].tolist()))
 
@@ -61,6 +67,16 @@ class Measured:
         shared = sorted(set.intersection(*(set(x.tolist()) for x, _ in found)))
         return np.array(shared), np.array([y[np.isin(x, shared)] for x, y in found])
 
+    def pairs(self, metric: str, other: str, series: str) -> Pairs:
+        """Each seed's curves of two metrics at the x that both have; without seeds that have none."""
+        ours, theirs = self.curves(metric, series), self.curves(other, series)
+        found: Pairs = {}
+        for seed in [s for s in ours if s in theirs]:
+            x, mine, its = np.intersect1d(ours[seed][0], theirs[seed][0], return_indices=True)
+            if len(x):
+                found[seed] = x, ours[seed][1][mine], theirs[seed][1][its]
+        return found
+
     def ends(self, metric: str, series: str) -> dict[Hashable, float]:
         """Each seed's value at its largest x."""
         return {seed: float(y[-1]) for seed, (_, y) in self.curves(metric, series).items()}
@@ -76,16 +92,19 @@ def passage(x: np.ndarray, y: np.ndarray, level: float, rising: bool = True) -> 
     return float(x[beyond[0]]) if len(beyond) else math.inf
 
 
-def measured(curves: pd.DataFrame, over: str, places: Mapping[str, tuple[str, float | None]]) -> Measured:
-    """The rows of runs as curves.
+def measured(
+    runs: pd.DataFrame, curves: pd.DataFrame, over: str, places: Mapping[str, tuple[str, float | None]]
+) -> Measured:
+    """The rows of finished runs as curves; others end before what is to be seen.
 
-    curves: a row for each row of a run, with arm, seed, step, split and any columns of numbers. over: "step", "tokens"
-    or "flops" of training, or "size", where only a run's last values count. places: the series and, over sizes, the x
-    of each arm.
+    runs: arm, seed, status, heldout_loss. curves: a row for each row of a run, with arm, seed, step, split and any
+    columns of numbers. over: "step", "tokens" or "flops" of training, or "size", where only a run's last values count.
+    places: the series and, over sizes, the x of each arm.
     """
-    need(curves, ["arm", "seed", "step", "split"], "curve")
+    need(curves, ["arm", "seed", "step", "split", *([] if over == "size" else [over])], "curve")
     rows: list[dict[str, Any]] = []
-    table = curves.loc[curves["arm"].isin(list(places))]
+    done = {(row["arm"], row["seed"]) for row in finished(runs, "heldout_loss")[0] if row["arm"] in places}
+    table = curves.loc[[pair in done for pair in zip(curves["arm"], curves["seed"], strict=True)]]
     for split, part in table.groupby("split", sort=False):
         columns = [str(c) for c in part.columns if c not in NO_METRICS and part[c].dtype.kind in "fiu"]
         for row in part.to_dict("records"):
@@ -98,17 +117,18 @@ def measured(curves: pd.DataFrame, over: str, places: Mapping[str, tuple[str, fl
     if over == "size":
         last = frame.groupby(["arm", "seed", "metric"])["step"].transform("max")
         frame = frame.loc[frame["step"] == last]
-    return Measured(_with_predicted(frame.drop(columns="arm").reset_index(drop=True)))
+    frame = _with_predicted(frame.drop(columns="arm").reset_index(drop=True))
+    return Measured(frame, over_sizes=over == "size", unit=UNITS[over])
 
 
 def _with_predicted(frame: pd.DataFrame) -> pd.DataFrame:
     """Beside each exact match, what the per-token rate of the same answers foretells of it (Schaeffer et al. 2023)."""
     made = []
-    for split in {m.rsplit(".", 1)[0] for m in frame["metric"].unique() if m.endswith(".token_accuracy")}:
+    for split in [m.rsplit(".", 1)[0] for m in frame["metric"].unique() if m.endswith(".token_accuracy")]:
         keys = ["series", "seed", "x", "step"]
         rate, count = (
             frame.loc[frame["metric"] == f"{split}.{name}"].set_index(keys)["value"]
-            for name in ("token_accuracy", "tokens")
+            for name in ("token_accuracy", "answer_tokens")
         )
         both = pd.concat([rate.rename("rate"), count.rename("count")], axis=1, join="inner").reset_index()
         foretold = exact_from_tokens(both["rate"].to_numpy(float), both["count"].to_numpy(float))

@@ -122,7 +122,8 @@ def lead(soft: Curve, hard: Curve, n: int = 1000, seed: int = 0, level: float = 
     groups = soft.family if len(set(soft.family)) >= GROUPS else soft.model
     fits = [_fitted(curve, seed) for curve in (soft, hard)]
     first, second = (_draws(fit, groups, n, seed) for fit in fits)
-    low, high = _interval(second - first, level)
+    with np.errstate(invalid="ignore"):  # neither metric of a resample may rise
+        low, high = _interval(second - first, level)
     decades = fits[1].derived["midpoint"] - fits[0].derived["midpoint"]
     return Lead(soft=soft, hard=hard, decades=decades, low=low, high=high)
 

@@ -49,6 +49,7 @@ class Curve:
     name: str
     task: str
     metric: str
+    shots: float
     over: X
     chance: float
     model: np.ndarray = field(repr=False)
@@ -114,6 +115,7 @@ class Scores:
             name=name,
             task=task,
             metric=metric,
+            shots=float(numbers(mine, "shots")[0]),
             over=over,
             chance=float(numbers(mine, "chance")[0]),
             model=mine["model"].to_numpy(str),
@@ -125,14 +127,14 @@ class Scores:
     def left_out(self, over: X = "flops") -> list[str]:
         """Sentences about the models that no curve over this x has."""
         models = self.frame.drop_duplicates("model")
-        none = models.loc[~(numbers(models, over) > 0), "model"].astype(str).tolist()
-        said = (
-            [f"{len(none)} of {len(models)} models left out, they have no {WORDS[over]}: {', '.join(none)}."]
-            if none
-            else []
-        )
-        missing = int(self.frame["value"].isna().sum())
-        return said + ([f"{missing} of {len(self.frame)} scores are missing."] if missing else [])
+        none = [str(name) for name in models["model"][~(numbers(models, over) > 0)]]
+        missing = int(np.isnan(numbers(self.frame, "value")).sum())
+        said = []
+        if none:
+            said += [f"{len(none)} of {len(models)} models left out, they have no {WORDS[over]}: {', '.join(none)}."]
+        if missing:
+            said += [f"{missing} of {len(self.frame)} scores are missing."]
+        return said
 
 
 def read_scores(path: str | Path, *, chance: Mapping[str, float] | None = None, **columns: str) -> Scores:

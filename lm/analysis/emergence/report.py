@@ -9,9 +9,9 @@ import pandas as pd
 from lm.analysis.ablation import Item, provenance
 from lm.analysis.emergence.figures import Panel, over_loss_figure, panels_figure, profile_figure
 from lm.analysis.emergence.measured import Measured
-from lm.analysis.emergence.verdict import CurveVerdict, curve_verdict, joint_sentence
+from lm.analysis.emergence.verdict import STRONG, CurveVerdict, bimodal_words, curve_verdict, verdict
 from lm.analysis.report import Code, Plot, Report, Section, Table
-from lm.analysis.tables import finished
+from lm.analysis.tables import TableError, finished
 from lm.analysis.text import Column, either
 
 Asked = tuple[str, str, str]  # series, hard metric, soft metric
@@ -42,7 +42,10 @@ def emergence_report(
     question_items: list[Item] = [question] if question else []
     question_items += [Code(command)] if command else []
     found = {(s, m): _verdict(measured, s, m) for s, *pair in asked for m in pair}
-    said = [f"{s}: {joint_sentence(found[s, hard], found[s, soft], hard, soft, over)}" for s, hard, soft in asked]
+    said = [
+        f"{s}: {verdict(found[s, hard], found[s, soft], hard, soft, measured.unit).sentence}."
+        for s, hard, soft in asked
+    ]
     held = [holds for _, _, holds in judged]
     counted = f"Of {either(len(held), 'expectation')} {held.count(True)} held, {held.count(False)} did not"
     counted += f", {held.count(None)} can't be judged" if None in held else ""
@@ -60,14 +63,20 @@ def emergence_report(
 
 
 def _verdict(measured: Measured, series: str, metric: str) -> CurveVerdict:
-    return curve_verdict(*measured.matrix(metric, series))
+    try:
+        return curve_verdict(*measured.matrix(metric, series))
+    except TableError:  # nothing of that name was measured
+        return CurveVerdict(kind="unknown")
 
 
 def _claims_table(judged: Sequence[Judged]) -> Table:
     frame = pd.DataFrame([(e, s, HOLDS[h]) for e, s, h in judged], columns=pd.Index(["expected", "seen", "holds"]))
     columns = tuple(Column(name, ("{" + name + "}",)) for name in ("expected", "holds", "seen"))
-    caption = "Written into the experiment's file before it was run; judged in every seed by itself. "
-    return Table(name="claims", frame=frame, columns=columns, caption=caption + "Brackets: the range over seeds.")
+    caption = (
+        "Written into the experiment's file before it was run. Each seed is judged by itself, and all have to agree, "
+        "unless it is said that a mean is judged. Brackets: the range over seeds."
+    )
+    return Table(name="claims", frame=frame, columns=columns, caption=caption)
 
 
 def _figures(
@@ -79,7 +88,7 @@ def _figures(
     found: list[Item] = [Plot(name="panels", figure=panels_figure(measured, panels, over), caption=each)]
     if profile is not None and len(profile):
         split = str(profile["split"].iloc[0])
-        caption = "At the end of training. Thin: runs; with marks: their mean."
+        caption = "At the end of training. Thin: runs; thick: their mean."
         found.append(Plot(name="profile", figure=profile_figure(profile, split), caption=caption))
     metrics = list(dict.fromkeys(name for _, hard, soft in asked for name in (hard, soft)))
     figure = over_loss_figure(measured, metrics) if metrics else None
@@ -92,7 +101,7 @@ def _figures(
 def _verdict_table(found: dict[tuple[str, str], CurveVerdict], over: str) -> Table:
     rows = [
         {"series": series, "metric": metric, "kind": v.kind, "at": v.break_at, "low": v.low, "high": v.high}
-        | {"width": v.width, "margin": v.margin}
+        | {"width": v.width, "margin": v.margin, "seeds": "" if v.modes is None else bimodal_words(v.modes)}
         for (series, metric), v in found.items()
     ]
     columns = (
@@ -102,9 +111,10 @@ def _verdict_table(found: dict[tuple[str, str], CurveVerdict], over: str) -> Tab
         Column(f"breaks at ({over})", ("{at:si} [{low:si}, {high:si}]", "{at:si}")),
         Column("decades from 10 to 90%", ("{width:.2f}",)),
         Column("evidence", ("{margin:+.1f}",)),
+        Column("seeds at the break", ("{seeds}",)),
     )
     caption = (
         "Shapes fitted to the means over seeds. Evidence: how much lower BIC is for the best broken shape than for the "
-        "best smooth one; above 0 it is for a break. Brackets: 95%."
+        f"best smooth one; a break is told from {STRONG:g} on. Brackets: 95%."
     )
     return Table(name="verdicts", frame=pd.DataFrame(rows), columns=columns, caption=caption)

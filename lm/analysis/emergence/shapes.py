@@ -8,6 +8,7 @@ for the BNSL, is looked for on a grid and from its best points by SciPy. Inside,
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ Kind = Literal["log", "linear"]
 Range = tuple[float, float, int]  # least, most, and how many places the grid has between them
 
 STARTS = 4  # points of the grid, the best ones that aren't neighbours, from which the search goes on
-ROUNDS = 9  # of the search around a resample's best point; each halves the step
+ROUNDS = 9  # of steps from there, each round half as long; two steps a round
 RISE = 2 * math.log(9)  # scales of a logistic from 10% to 90% of its rise
 
 
@@ -152,7 +153,7 @@ class PowerLaw(Shape):
 
 @dataclass(frozen=True)
 class Logistic(Shape):
-    """low + (high - low) / (1 + exp(-(u - mid) / scale)): between two levels, with its midpoint in the observed stretch.
+    """low + (high - low) / (1 + exp(-(u - mid) / scale)): between two levels, its midpoint in the observed stretch.
 
     low and high are the levels before and after; width is what u takes from 10% to 90% of the rise high - low.
     """
@@ -233,7 +234,7 @@ BREAKING: tuple[Shape, ...] = (Logistic(), Piecewise(), Broken())
 
 @dataclass(frozen=True)
 class Fitted:
-    """A shape fitted to points. rss: the (weighted) residual sum of squares. theta, b: as the shape's `basis` has them."""
+    """A shape fitted to points. rss: the (weighted) residual sum of squares. theta, b: as its `basis` has them."""
 
     shape: Shape
     axis: Axis
@@ -263,7 +264,7 @@ class Fitted:
         return float(found) if found.ndim == 0 else found
 
 
-def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Axis()) -> Fitted:  # noqa: B008
+def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Axis()) -> Fitted:
     """The least squares of a shape on points (x, y), `weights` on their squares.
 
     Raises TableError for fewer points than parameters and one, or for points at a single x.
@@ -273,7 +274,7 @@ def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Ax
     if not (u.shape == values.shape == w.shape) or not np.isfinite(values).all() or not np.all(w > 0):
         raise TableError("a curve needs a number y, and a positive weight, at every x")
     start, span = float(u.min()), float(np.ptp(u))
-    if span == 0 or len(np.unique(u)) < 6 and shape.breaks:
+    if span == 0 or (len(np.unique(u)) < 6 and shape.breaks):
         raise TableError(f"{len(np.unique(u))} different x are too few for a {shape.name} curve; 6 are needed")
     z, root = (u - start) / span, np.sqrt(w)
     free = shape.ranges(z)
@@ -289,11 +290,10 @@ def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Ax
 
 
 def _best(shape: Shape, z: np.ndarray, y: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """The least squares over theta, from the best points of the grid."""
+    """The least squares over theta: from the best points of the grid by small steps, and from where the best of them
+    ends by SciPy."""
     ranges = shape.ranges(z)
-    low, high = np.array([r[0] for r in ranges]), np.array([r[1] for r in ranges])
-
-    step = np.array([(r[1] - r[0]) / (r[2] - 1) for r in ranges])
+    low, high, step = (np.array(ends) for ends in zip(*((r[0], r[1], _step(r)) for r in ranges), strict=True))
     nearby = np.concatenate([np.zeros((1, len(ranges))), 1e-6 * np.diag(step)])
 
     def residual(theta: np.ndarray) -> np.ndarray:
@@ -304,41 +304,44 @@ def _best(shape: Shape, z: np.ndarray, y: np.ndarray, root: np.ndarray) -> np.nd
         return ((found[1:] - found[0]) / 1e-6 / step[:, None]).T
 
     grid = _grid(ranges)
-    rss = np.sum(_residual(orthonormal(shape.basis(grid, z) * root[:, None]), y * root) ** 2, axis=-1)
+    rss = np.sum(residual(grid) ** 2, axis=-1)
     starts: list[np.ndarray] = []
     for place in grid[np.argsort(rss, kind="stable")[: 50 * STARTS]]:
         if len(starts) < STARTS and all(np.any(np.abs(place - other) > 1.5 * step) for other in starts):
             starts.append(place)
-    tried = [(float(rss.min()), grid[np.argmin(rss)])]
-    for place in starts:
-        inside = np.clip(place, low + 1e-9 * (high - low), high - 1e-9 * (high - low))
-        found = least_squares(residual, inside, slopes, bounds=(low, high), x_scale=step, max_nfev=100)
-        tried.append((2 * float(found.cost), found.x))
-    return min(tried, key=lambda one: one[0])[1]
+    ends = _descend(shape, z, np.array(starts), np.tile(y * root, (len(starts), 1)), root)
+    best = ends[np.argmin(np.sum(residual(ends) ** 2, axis=-1))]
+    margin = 1e-9 * (high - low)
+    inside = np.clip(best, low + margin, high - margin)  # SciPy begins inside of the bounds
+    found = least_squares(residual, inside, slopes, bounds=(low, high), x_scale=step, max_nfev=50)
+    return found.x if 2 * found.cost < np.sum(residual(best) ** 2) else best
 
 
 def refit(fitted: Fitted, x: Any, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same shape fitted to many y [B, n] at the same x: theta [B, free] and b [B, linear].
-
-    By the grid and then by ever smaller steps around each row's best point, all rows at once.
-    """
+    """The same shape fitted to many y [B, n] at the same x, all at once: theta [B, free] and b [B, linear]."""
     shape, z = fitted.shape, fitted.z(x)
     ranges = shape.ranges(z)
-    theta = np.zeros((len(ys), len(ranges)))
+    theta = np.zeros((len(ys), 0))
     if ranges:
-        low, high = np.array([r[0] for r in ranges]), np.array([r[1] for r in ranges])
         grid = np.concatenate([_grid(ranges), fitted.theta[None]])
-        q = orthonormal(shape.basis(grid, z))
-        theta = grid[_explained(q, ys[:, None]).argmax(1)] if len(ys) else theta
-        step = np.array([(r[1] - r[0]) / (r[2] - 1) for r in ranges])
-        moves = np.array(np.meshgrid(*[(-1, 0, 1)] * len(ranges))).reshape(len(ranges), -1).T
-        for _ in range(ROUNDS):
-            for _ in range(2):
-                near = np.clip(theta[:, None] + moves * step, low, high)
-                explained = _explained(orthonormal(shape.basis(near, z)), ys[:, None])
-                theta = np.take_along_axis(near, explained.argmax(1)[:, None, None], axis=1)[:, 0]
-            step = step / 2
+        q = orthonormal(shape.basis(grid, z))  # [G, n, k]
+        explained = np.sum(np.einsum("bn,gnk->bgk", ys, q, optimize=True) ** 2, axis=-1)
+        theta = _descend(shape, z, grid[explained.argmax(1)], ys, np.ones(len(z)))
     return theta, np.einsum("bkn,bn->bk", np.linalg.pinv(shape.basis(theta, z), rcond=1e-10), ys)
+
+
+def _descend(shape: Shape, z: np.ndarray, theta: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """Each row's theta [B, free] moved to what explains most of its y [B, n], by ever smaller steps in all directions.
+    Rows that can't be told apart by the points stay where they are."""
+    ranges = shape.ranges(z)
+    low, high, step = (np.array(ends) for ends in zip(*((r[0], r[1], _step(r)) for r in ranges), strict=True))
+    moves = np.array(list(itertools.product((0, -1, 1), repeat=len(ranges))))
+    for i in range(2 * ROUNDS):
+        near = np.clip(theta[:, None] + moves * step / 2 ** (i // 2), low, high)
+        q = orthonormal(shape.basis(near, z) * root[:, None])
+        explained = np.sum(np.einsum("bgnk,bn->bgk", q, ys) ** 2, axis=-1)
+        theta = np.take_along_axis(near, explained.argmax(1)[:, None, None], axis=1)[:, 0]
+    return theta
 
 
 def orthonormal(basis: np.ndarray) -> np.ndarray:
@@ -359,12 +362,9 @@ def _residual(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     return y - np.einsum("...nk,...k->...n", q, np.einsum("...nk,n->...k", q, y))
 
 
-def _explained(q: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """[B, G]: the sum of squares that each point's columns [.., G, n, k] explain of each row's y [B, 1, n]."""
-    if q.ndim == 3:
-        flat = np.moveaxis(q, 1, 0).reshape(q.shape[1], -1)
-        return np.sum((ys[:, 0] @ flat).reshape(len(ys), *q.shape[::2]) ** 2, axis=-1)
-    return np.sum(np.einsum("bgnk,bn->bgk", q, ys[:, 0]) ** 2, axis=-1)
+def _step(places: Range) -> float:
+    low, high, count = places
+    return (high - low) / (count - 1)
 
 
 def _grid(ranges: tuple[Range, ...]) -> np.ndarray:
