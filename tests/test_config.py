@@ -17,6 +17,8 @@ from lm.config import (
     ConfigError,
     Count,
     Scalar,
+    _classes,
+    _module_of,
     config,
     content_hash,
     diff,
@@ -29,10 +31,13 @@ from lm.config import (
     replace,
     walk,
 )
-from lm.data import KJV, Data, Jsonl, Text
+from lm.data import KJV, Data, Jsonl, TaskData, Text
+from lm.data.synthetic import ModularArithmetic
+from lm.evals import Answers
+from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
 from lm.nn import ALiBi, Block, Llama3Scaling, RoPE, YaRN, gqa, mha, swiglu
-from lm.train import AdamW, Cosine, Lion, Muon, Run, Training
+from lm.train import AdamW, Cosine, Lion, Muon, Recording, Run, Training
 
 pytestmark = pytest.mark.core
 
@@ -171,6 +176,23 @@ class TestJSON:
         assert made.power == 5 and type(made).__module__ == "elsewhere"
         assert loads(dumps(made)) == made
         assert json.loads(dumps(made))["type"] == "elsewhere:Cube"
+
+    def test_a_process_that_imported_nothing_reads_a_run_of_any_parts(self) -> None:
+        measures = (Answers(), Heads(), Fourier())
+        whole = run(data=TaskData(task=ModularArithmetic(modulus=7)), record=Recording(measures=measures, snapshots=1))
+        code = (
+            "import sys; from lm.config import dumps, loads; assert 'lm.data' not in sys.modules;"
+            "print(dumps(loads(sys.stdin.read())))"
+        )
+        out = subprocess.run([sys.executable, "-c", code], input=dumps(whole), capture_output=True, text=True)
+        assert out.stdout.strip() == dumps(whole), out.stderr
+
+    def test_every_class_of_ours_is_found_by_its_name(self) -> None:
+        ours = {name: cls.__module__ for name, cls in _classes.items() if cls.__module__.startswith("lm.")}
+        assert len(ours) > 50
+        assert {name: _module_of(name) for name in ours} == ours
+        for name in ("Config", "Attention.*", "Attentio", "lm.nn", ""):
+            assert _module_of(name) is None
 
     @pytest.mark.parametrize(
         ("text", "said"),

@@ -18,10 +18,9 @@ experiment = Emergence(
     arms={
         "reversed": {},
         "plain": {"data.task": Addition(digits=3, form="plain")},
-        "reversed, 4,000 sums": {"data.pool": 4000},
         "reversed, 500 sums": {"data.pool": 500},
     },
-    sizes=at_widths(base, (8, 16, 24, 32, 48, 64, 96)),
+    sizes=at_widths(base, (8, 16, 24, 32, 48, 64)),
     over="params",
     panels=(
         Panel(title="exact match", metrics=("answers.exact", "answers.foretold")),
@@ -64,7 +63,7 @@ experiment = Emergence(
 
 presets = {
     "smoke": {
-        "base.train.steps": 30,
+        "base.train.steps": 60,
         "base.record.evaluations": 1,
         "sizes": at_widths(base, (8, 16)),
         "arms": {name: experiment.arms[name] for name in ("reversed", "plain")},

@@ -259,7 +259,7 @@ class Report(OfExperiment):
 def _report(found: ExperimentFile, entries: tuple[Entry, ...], folder: Path, layout: Layout) -> None:
     from lm.sweep.report import report
 
-    if not any(entry.status() == "done" for entry in entries):
+    if entries and not any(entry.status() == "done" for entry in entries):
         raise UserError(f"no run of {found.name} is done yet; {found.command} does them")
     made = report(found, entries, folder, layout)
     made.write(folder)

@@ -24,26 +24,23 @@ FINELY = np.linspace(0, 1, 801)  # places between which a curve's change is adde
 
 @dataclass(frozen=True)
 class Evidence:
-    """All shapes on the same points.
+    """All shapes on the same points (x, y).
 
     table: a row a shape, with parameters, rss, bic (NaN where there are too few points), deviation (of the residuals),
     span (the share of the observed stretch that most of its change takes) and breaks: whether it breaks within the
-    stretch. smooth, broken: the best of each kind; broken is None where none breaks. margin: BIC of the best smooth one
-    less that of the best broken one, positive for a break; -inf where there is none.
+    stretch. smooth, broken: the best of each kind; broken is None where none breaks. margin: what BIC has against the
+    best smooth one and for the best broken one (see `gain`), positive for a break; -inf where there is none. change:
+    likewise against a flat line and for the best other shape.
     """
 
+    x: np.ndarray
+    y: np.ndarray
     fits: Mapping[str, Fitted]
     table: pd.DataFrame
     smooth: Fitted
     broken: Fitted | None
     margin: float
-
-    @property
-    def best(self) -> Fitted:
-        return self.broken if self.broken is not None and self.margin > 0 else self.smooth
-
-    def bic(self, fitted: Fitted) -> float:
-        return float(self.table.loc[self.table["shape"] == fitted.shape.name, "bic"].iloc[0])
+    change: float
 
 
 def compare_shapes(x: Any, y: Any, axis: Axis = Axis()) -> Evidence:  # noqa: B008
@@ -53,8 +50,8 @@ def compare_shapes(x: Any, y: Any, axis: Axis = Axis()) -> Evidence:  # noqa: B0
     as the curve, or whose slope hardly changes, counts as smooth (see `breaks`).
     Raises TableError for fewer than 6 different x.
     """
-    values = np.asarray(y, float)
-    different = len(np.unique(np.asarray(x, float)))
+    places, values = np.asarray(x, float), np.asarray(y, float)
+    different = len(np.unique(places))
     if different < LEAST:
         raise TableError(f"{different} different x are too few to tell a break from a smooth curve; {LEAST} are needed")
     fits: dict[str, Fitted] = {}
@@ -62,18 +59,20 @@ def compare_shapes(x: Any, y: Any, axis: Axis = Axis()) -> Evidence:  # noqa: B0
     for shape in (*SMOOTH, *BREAKING):
         row: dict[str, Any] = {"shape": shape.name}
         try:
-            fits[shape.name] = made = fit_shape(shape, x, values, axis=axis)
+            fits[shape.name] = made = fit_shape(shape, places, values, axis=axis)
         except TableError:  # more parameters than points
             rows.append(row | {"bic": math.nan, "breaks": False})
             continue
         row |= {"parameters": made.parameters, "rss": made.rss, "bic": bic(made, values)}
-        row |= {"deviation": deviation(made), "span": float(np.ptp(transition(made)))}
+        row |= {"deviation": deviation(made), "span": width(made)}
         rows.append(row | {"breaks": breaks(made)})
     table = pd.DataFrame(rows)
     judged = dict(zip(table["shape"], table["breaks"], strict=True))
     smooth = _best([f for name, f in fits.items() if not judged[name]], values)
     broken = max((f for name, f in fits.items() if judged[name]), key=lambda f: gain(f, smooth, values), default=None)
-    return Evidence(fits, table, smooth, broken, gain(broken, smooth, values) if broken else -math.inf)
+    margin = gain(broken, smooth, values) if broken else -math.inf
+    change = max(gain(f, fits["flat"], values) for name, f in fits.items() if name != "flat")
+    return Evidence(places, values, fits, table, smooth, broken, margin, change)
 
 
 def _best(fits: Sequence[Fitted], y: np.ndarray) -> Fitted:
@@ -120,7 +119,7 @@ def breaks(fitted: Fitted) -> bool:
     if not fitted.shape.breaks:
         return False
     if not isinstance(fitted.shape, Piecewise):
-        return float(np.ptp(transition(fitted))) < HALF
+        return width(fitted) < HALF
     at = float(fitted.theta[0])
     before, after = fitted.b[1], fitted.b[1] + fitted.b[2]
     gentle, steep = sorted((before, after), key=abs)
@@ -128,9 +127,10 @@ def breaks(fitted: Fitted) -> bool:
     return bool((gentle * steep <= 0 or abs(steep) > KINK * abs(gentle)) and change > BEYOND * deviation(fitted))
 
 
-def transition(fitted: Fitted) -> np.ndarray:
-    """(start, end) in z: the shortest stretch in which 80% of a fit's change over the observed stretch happens."""
-    return transitions((fitted.shape.basis(fitted.theta, FINELY) @ fitted.b)[None])[0, [0, 2]]
+def width(fitted: Fitted) -> float:
+    """The share of the observed stretch in which 80% of a fit's change happens, at the least."""
+    start, _, end = transitions((fitted.shape.basis(fitted.theta, FINELY) @ fitted.b)[None])[0]
+    return float(end - start)
 
 
 def transitions(curves: np.ndarray) -> np.ndarray:

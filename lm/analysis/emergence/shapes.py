@@ -135,9 +135,8 @@ class PowerLaw(Shape):
 
     def basis(self, theta: np.ndarray, z: np.ndarray) -> np.ndarray:
         rate = theta[..., :1]
-        return _columns(theta, z, np.expm1(-rate * z) / rate)[
-            ..., [0, 2]
-        ]  # as stable as a line where the rate is small
+        # as stable as a line where the rate is small
+        return _columns(theta, z, np.expm1(-rate * z) / rate)[..., [0, 2]]
 
     def ranges(self, z: np.ndarray) -> tuple[Range, ...]:
         return ((0.1, 30.0, 60),)  # from a line to e^-30 at the end
@@ -313,7 +312,10 @@ def _best(shape: Shape, z: np.ndarray, y: np.ndarray, root: np.ndarray) -> np.nd
     best = ends[np.argmin(np.sum(residual(ends) ** 2, axis=-1))]
     margin = 1e-9 * (high - low)
     inside = np.clip(best, low + margin, high - margin)  # SciPy begins inside of the bounds
-    found = least_squares(residual, inside, slopes, bounds=(low, high), x_scale=step, max_nfev=50)
+    found = least_squares(
+        residual, inside, slopes,  # type: ignore[arg-type]
+        bounds=(low, high), x_scale=step, max_nfev=50,
+    )  # fmt: skip
     return found.x if 2 * found.cost < np.sum(residual(best) ** 2) else best
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from lm.analysis.emergence.measured import Measured
 
-Seeds = Sequence[Mapping[float, float]]  # of each seed x -> value
+Seeds = Sequence[Mapping[Any, float]]  # of each seed x -> value
 
 
 def table(series: Mapping[str, Mapping[str, Seeds]]) -> Measured:
