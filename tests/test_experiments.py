@@ -19,13 +19,13 @@ FILES = sorted(p for p in (ROOT / "experiments").rglob("*.py") if p.name != "bas
 # small enough for a test: what is run is the file, what is proved about its result is nothing
 TINY = ("base.train.steps=2", "base.train.schedule.warmup=0", "base.data.batch=2", "base.record.heldout_rows=2")
 OF_TEXT = ("base.model.width=64", "base.model.layers=1", "base.data.length=16", "seeds=2", "decode_contexts=(8,)")
-OF_TASKS = ("seeds=1",)  # they have the lengths and models that they are about
+OF_OTHERS = ("seeds=1", "resamples=5")  # they have the lengths and models that they are about
 
 
 def tiny(experiment: Experiment) -> list[str]:
     """Those overrides that are of something the experiment has."""
     text = isinstance(getattr(getattr(experiment, "base", None), "data", None), Data)
-    return [one for one in (*TINY, *(OF_TEXT if text else OF_TASKS)) if _has(experiment, one.partition("=")[0])]
+    return [one for one in (*TINY, *(OF_TEXT if text else OF_OTHERS)) if _has(experiment, one.partition("=")[0])]
 
 
 def _has(experiment: Experiment, path: str) -> bool:

@@ -7,11 +7,15 @@ HEADER
 """
 
 from experiments.base import small_on_task
+from lm.config import replace
 from lm.data.synthetic import Addition
 from lm.evals import Answers
 from lm.sweep import Advantage, Emergence, Panel, Shape, Verdict, at_widths
 
-base = small_on_task(Addition(digits=3, form="reversed"), Answers(choices=4), steps=800)
+base = replace(
+    small_on_task(Addition(digits=3, form="reversed"), Answers(choices=4), steps=800),
+    {"model.block.mixer.heads": 2, "model.block.mixer.kv_heads": 2},
+)
 
 experiment = Emergence(
     base=base,
@@ -20,7 +24,7 @@ experiment = Emergence(
         "plain": {"data.task": Addition(digits=3, form="plain")},
         "reversed, 500 sums": {"data.pool": 500},
     },
-    sizes=at_widths(base, (8, 16, 24, 32, 48, 64)),
+    sizes=at_widths(base, (4, 6, 8, 10, 12, 16, 24, 48)),
     over="params",
     panels=(
         Panel(title="exact match", metrics=("answers.exact", "answers.foretold")),

@@ -16,7 +16,7 @@ from lm.sweep import Advantage, Emergence, Panel, Reaches, at_widths
 task = FewShot(classes=16, labels=4, ways=4, shots=8, usual=0.5, bare=0.25)
 
 base = replace(
-    small_on_task(task, Kinds(examples=1024), steps=800),
+    small_on_task(task, Kinds(examples=1024), steps=2000),
     {"data.heldout": 0.0, "data.test": 1024, "model.block": Block(mixer=mha(2), ff=None), "model.position": None},
 )
 
@@ -28,22 +28,22 @@ experiment = Emergence(
     panels=(
         Panel(
             title="accuracy",
-            metrics=("kinds.accuracy_0", "kinds.accuracy_1"),
+            metrics=("kinds.accuracy_bare", "kinds.accuracy_shown"),
             levels={"best without examples": task.best_bare, "guessing": 1 / task.labels},
         ),
-        Panel(title="loss", metrics=("kinds.loss_0", "kinds.loss_1")),
+        Panel(title="loss", metrics=("kinds.loss_bare", "kinds.loss_shown")),
     ),
     claims=(
         Advantage(
             expected="examples in the context help above a size and not below (Brown et al. 2020)",
-            of=("2 layers", "kinds.accuracy_1"),
-            over=("2 layers", "kinds.accuracy_0"),
+            of=("2 layers", "kinds.accuracy_shown"),
+            over=("2 layers", "kinds.accuracy_bare"),
             margin=0.1,
         ),
         Reaches(
             expected="with examples the largest model is nearly always right",
             series="2 layers",
-            metric="kinds.accuracy_1",
+            metric="kinds.accuracy_shown",
             level=0.95,
         ),
     ),

@@ -20,7 +20,7 @@ task = RepeatedSequence(alphabet=64, length=64, shortest=8, longest=24)
 experiment = Emergence(
     base=replace(
         small_on_task(task, Heads(length=16), Positions(), steps=2000, batch=32, attention_only=True),
-        {"train.optimizer.learning_rate": 1e-3, "record.evaluations": 6},
+        {"model.embed_std": None, "train.optimizer.learning_rate": 1e-3, "record.evaluations": 6},
     ),
     arms={"2 layers": {}, "1 layer": {"model.layers": 1}},
     panels=(

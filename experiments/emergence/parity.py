@@ -16,7 +16,7 @@ task = SparseParity(tasks=8, bits=12, subset=2, skew=0.5)
 
 experiment = Emergence(
     base=replace(
-        small_on_task(task, Kinds(examples=2048), steps=4000, batch=128),
+        small_on_task(task, Kinds(examples=2048), steps=8000, batch=128),
         {"model.layers": 1, "train.optimizer.learning_rate": 2e-3, "data.test": 2048, "record.evaluations": 8},
     ),
     arms={"8 parities": {}},

@@ -30,7 +30,7 @@ class Answers(Measure):
     its answer, only the answer proper has to be). edit_distance: tokens to insert, delete or replace to make the greedy
     tokens, work included, the right ones. token_accuracy: the share of tokens that are the likeliest, each given the
     right ones before it. logprob: nats of the whole, as a sum; brier: the mean over its tokens (see `forward.Told`).
-    tokens, examples: how many tokens an answer has on average, and how many examples there are.
+    answer_tokens, examples: how many tokens an answer has on average, and how many examples there are.
     With `choices` candidates (the answers of following examples) choice: 1 where the right one is likelier than all
     others, and choice_normalised: where it is so by the mean over its tokens.
     """
@@ -70,7 +70,7 @@ class Answers(Measure):
             if rivals is not None:
                 found |= _choose(tell, params, rivals, len(wrong))
             values = {name: np.asarray(x, np.float64) for name, x in found.items()}
-            counts = {"tokens": float(examples.answers.sum(1).mean()), "examples": float(len(wrong))}
+            counts = {"answer_tokens": float(examples.answers.sum(1).mean()), "examples": float(len(wrong))}
             means = {name: float(x.mean()) for name, x in values.items()}
             return Found(means | counts, {name: _short(x) for name, x in values.items()})
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @config
 class Kinds(Measure):
-    """loss_K (nats an answer token) and accuracy_K of each kind K of the task's examples (`Task.kinds`), over all of
-    `examples` held-out ones together."""
+    """loss_K (nats an answer token) and accuracy_K of each kind K of the task's examples, by its name or number
+    (`Task.kinds`, `kind_names`), over all of `examples` held-out ones together."""
 
     name: str = "kinds"
     examples: int = 1024
@@ -36,15 +36,15 @@ class Kinds(Measure):
         if kinds is None:
             raise UserError(f"measure {self.name}: the examples of {source.task} are all of one kind")
         batch, tell = as_batch(examples), teller(program)
-        answers, found_kinds = batch["weights"] > 0, np.unique(kinds)
+        answers, found_kinds, names = batch["weights"] > 0, np.unique(kinds), source.task.kind_names
 
         def look(params: Any) -> Found:
             found = tell(params, batch)
             numbers = {}
             for kind in found_kinds.tolist():
-                mine = answers & (kinds == kind)[:, None]
-                numbers[f"loss_{kind}"] = float(-np.asarray(found.logprob, np.float64)[mine].mean())
-                numbers[f"accuracy_{kind}"] = float(np.asarray(found.right)[mine].mean())
+                mine, name = answers & (kinds == kind)[:, None], names[kind] if names else kind
+                numbers[f"loss_{name}"] = float(-np.asarray(found.logprob, np.float64)[mine].mean())
+                numbers[f"accuracy_{name}"] = float(np.asarray(found.right)[mine].mean())
             return Found(numbers, {})
 
         return look

@@ -101,8 +101,8 @@ def check(found: Any, expected: dict[str, list[float]], examples: Examples) -> N
         np.testing.assert_allclose(found.details[name], values, rtol=2e-5, atol=1e-6, err_msg=name)
         assert found.numbers[name] == pytest.approx(np.mean(values), rel=1e-5, abs=1e-7), name
     assert found.numbers["examples"] == COUNT
-    assert found.numbers["tokens"] == examples.answers.sum() / COUNT
-    assert found.numbers.keys() == {*expected, "examples", "tokens"}
+    assert found.numbers["answer_tokens"] == examples.answers.sum() / COUNT
+    assert found.numbers.keys() == {*expected, "examples", "answer_tokens"}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_another_task_is_measured_as_if_it_were_the_runs_own() -> None:
     model, source = tiny(longer.vocab), data(ModularSum(terms=2, modulus=2))
     found = Answers(examples=8, task=longer).prepare(model.program, source)(model.params)
     assert found == Answers(examples=8).prepare(model.program, data(longer))(model.params)
-    assert found.numbers["tokens"] == 1
+    assert found.numbers["answer_tokens"] == 1
 
 
 # ---- by definition ---------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from tests.train.test_loop import Kill, interrupt_at, rows
 
 QUIET = Machine(quiet=True)
 TASK = Reversing(alphabet=3, shortest=1, longest=3)
-EVALUATED, KEPT, SAVED = (1, 2, 4, 8), (1, 2, 3, 4, 6, 8), (3, 6, 8)
+EVALUATED, KEPT, SAVED = (1, 2, 4, 8), (1, 2, 3, 4, 6, 8), (5, 8)
 
 
 def sizes(params: param.Params) -> list[float]:
@@ -60,7 +60,7 @@ def run() -> Run:
         data=TaskData(task=TASK, batch=8, heldout=0.3, test=20),
         train=Training(steps=8, ema=0.9),
         record=Recording(
-            every=5, evaluations=1, checkpoint_every=3, keep=2, snapshots=2, measures=(Answers(examples=16), Sizes())
+            every=5, evaluations=1, checkpoint_every=5, keep=2, snapshots=2, measures=(Answers(examples=16), Sizes())
         ),
     )
 
@@ -166,34 +166,38 @@ def test_resumed_equals_uninterrupted(run: Run, undisturbed: Path, tmp_path: Pat
     assert_same(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("method", ["evaluated", "snapshot", "save"])
-def test_resumed_from_the_middle_of_an_evaluation(
-    run: Run, undisturbed: Path, tmp_path: Path, monkeypatch: Any, method: str
+@pytest.mark.parametrize(
+    ("method", "at", "last"),
+    [("evaluated", 8, (8, "sizes")), ("snapshot", 6, (5, "train")), ("save", 8, (8, "heldout"))],
+)
+def test_resumed_from_the_middle_of_what_is_written(
+    run: Run, undisturbed: Path, tmp_path: Path, monkeypatch: Any, method: str, at: int, last: tuple[int, str]
 ) -> None:
-    """After the measures of step 4, at the snapshot of step 3, at the checkpoint of step 8."""
-    original, count = getattr(Lane, method), iter(range(99))
+    """Between a measure and the row that ends an evaluation, at a snapshot, at a checkpoint."""
+    original = getattr(Lane, method)
 
     def dies(self: Lane, step: int, *others: Any) -> None:
-        if next(count) == 2:
+        if step == at:
             raise Kill
         original(self, step, *others)
 
     with monkeypatch.context() as patch, pytest.raises(Kill):
         patch.setattr(Lane, method, dies)
         train(run, tmp_path, QUIET)
-    last = {"evaluated": (4, "sizes"), "snapshot": (2, "heldout"), "save": (8, "heldout")}[method]
     assert [(row["step"], row["split"]) for row in rows(tmp_path)][-1] == last
     train(run, tmp_path, QUIET)
     assert_same(tmp_path, undisturbed)
 
 
-def test_details_ahead_of_a_checkpoint_are_written_again(run: Run, undisturbed: Path, tmp_path: Path) -> None:
-    """As a process leaves them that was killed after the evaluation of step 8, the last checkpoint not yet whole."""
+def test_what_is_ahead_of_the_checkpoint_is_made_again(run: Run, undisturbed: Path, tmp_path: Path) -> None:
+    """As a process leaves it that was killed before the last checkpoint was whole; its snapshot may be anything."""
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
     (folder / "result.json").unlink()
-    shutil.rmtree(folder / "checkpoints" / "8")
-    assert Checkpoints(folder / "checkpoints").steps() == (6,)
+    for part, number in (("checkpoints", "8"), ("snapshots", "8")):
+        shutil.rmtree(folder / part / number)
+    shutil.copytree(folder / "snapshots" / "1", folder / "snapshots" / "8")
+    assert Checkpoints(folder / "checkpoints").steps() == (5,)
     train(run, folder, QUIET)
     assert_same(folder, undisturbed)
 

@@ -292,7 +292,7 @@ def _best(shape: Shape, z: np.ndarray, y: np.ndarray, root: np.ndarray) -> np.nd
     """The least squares over theta: from the best points of the grid by small steps, and from where the best of them
     ends by SciPy."""
     ranges = shape.ranges(z)
-    low, high, step = (np.array(ends) for ends in zip(*((r[0], r[1], _step(r)) for r in ranges), strict=True))
+    low, high, step = _bounds(ranges)
     nearby = np.concatenate([np.zeros((1, len(ranges))), 1e-6 * np.diag(step)])
 
     def residual(theta: np.ndarray) -> np.ndarray:
@@ -302,14 +302,7 @@ def _best(shape: Shape, z: np.ndarray, y: np.ndarray, root: np.ndarray) -> np.nd
         found = residual(theta + nearby)
         return ((found[1:] - found[0]) / 1e-6 / step[:, None]).T
 
-    grid = _grid(ranges)
-    rss = np.sum(residual(grid) ** 2, axis=-1)
-    starts: list[np.ndarray] = []
-    for place in grid[np.argsort(rss, kind="stable")[: 50 * STARTS]]:
-        if len(starts) < STARTS and all(np.any(np.abs(place - other) > 1.5 * step) for other in starts):
-            starts.append(place)
-    ends = _descend(shape, z, np.array(starts), np.tile(y * root, (len(starts), 1)), root)
-    best = ends[np.argmin(np.sum(residual(ends) ** 2, axis=-1))]
+    best = _search(shape, z, _grid(ranges), (y * root)[None], root)[0]
     margin = 1e-9 * (high - low)
     inside = np.clip(best, low + margin, high - margin)  # SciPy begins inside of the bounds
     found = least_squares(
@@ -325,25 +318,47 @@ def refit(fitted: Fitted, x: Any, ys: np.ndarray) -> tuple[np.ndarray, np.ndarra
     ranges = shape.ranges(z)
     theta = np.zeros((len(ys), 0))
     if ranges:
-        grid = np.concatenate([_grid(ranges), fitted.theta[None]])
-        q = orthonormal(shape.basis(grid, z))  # [G, n, k]
-        explained = np.sum(np.einsum("bn,gnk->bgk", ys, q, optimize=True) ** 2, axis=-1)
-        theta = _descend(shape, z, grid[explained.argmax(1)], ys, np.ones(len(z)))
+        theta = _search(shape, z, np.concatenate([_grid(ranges), fitted.theta[None]]), ys, np.ones(len(z)))
     return theta, np.einsum("bkn,bn->bk", np.linalg.pinv(shape.basis(theta, z), rcond=1e-10), ys)
 
 
-def _descend(shape: Shape, z: np.ndarray, theta: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """Each row's theta [B, free] moved to what explains most of its y [B, n], by ever smaller steps in all directions.
-    Rows that can't be told apart by the points stay where they are."""
-    ranges = shape.ranges(z)
-    low, high, step = (np.array(ends) for ends in zip(*((r[0], r[1], _step(r)) for r in ranges), strict=True))
-    moves = np.array(list(itertools.product((0, -1, 1), repeat=len(ranges))))
+def _search(shape: Shape, z: np.ndarray, grid: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """For each row of y [B, n], theta [B, free]: from the best points of the grid by ever smaller steps in all
+    directions, whatever explains most of it. (y, as the basis, is times the root of the weights.)"""
+    low, high, step = _bounds(shape.ranges(z))
+
+    def explained(theta: np.ndarray, ys: np.ndarray, rows: str) -> np.ndarray:
+        q = orthonormal(shape.basis(theta, z) * root[:, None])
+        return np.sum(np.einsum(f"{rows}nk,bn->bgk", q, ys, optimize=True) ** 2, axis=-1)
+
+    first = explained(grid, ys, "g")  # [B, G]
+    starts = [_apart(grid[np.argsort(-row, kind="stable")[: 50 * STARTS]], step) for row in first]
+    owner = np.repeat(np.arange(len(ys)), [len(each) for each in starts])
+    theta, moves = np.concatenate(starts), np.array(list(itertools.product((0, -1, 1), repeat=len(step))))
+    found = np.zeros(len(theta))
     for i in range(2 * ROUNDS):
         near = np.clip(theta[:, None] + moves * step / 2 ** (i // 2), low, high)
-        q = orthonormal(shape.basis(near, z) * root[:, None])
-        explained = np.sum(np.einsum("bgnk,bn->bgk", q, ys) ** 2, axis=-1)
-        theta = np.take_along_axis(near, explained.argmax(1)[:, None, None], axis=1)[:, 0]
-    return theta
+        now = explained(near, ys[owner], "bg")
+        theta = np.take_along_axis(near, now.argmax(1)[:, None, None], axis=1)[:, 0]
+        found = now.max(1)
+    return np.array([theta[owner == row][found[owner == row].argmax()] for row in range(len(ys))])
+
+
+def _apart(places: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The first of the places that aren't neighbours of earlier ones."""
+    kept: list[np.ndarray] = []
+    for place in places:
+        if all(np.any(np.abs(place - other) > 1.5 * step) for other in kept):
+            kept.append(place)
+        if len(kept) == STARTS:
+            break
+    return np.array(kept)
+
+
+def _bounds(ranges: tuple[Range, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least, most and the grid's step of each parameter."""
+    low, high, count = (np.array(ends, float) for ends in zip(*ranges, strict=True))
+    return low, high, (high - low) / (count - 1)
 
 
 def orthonormal(basis: np.ndarray) -> np.ndarray:
@@ -362,11 +377,6 @@ def orthonormal(basis: np.ndarray) -> np.ndarray:
 
 def _residual(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     return y - np.einsum("...nk,...k->...n", q, np.einsum("...nk,n->...k", q, y))
-
-
-def _step(places: Range) -> float:
-    low, high, count = places
-    return (high - low) / (count - 1)
 
 
 def _grid(ranges: tuple[Range, ...]) -> np.ndarray:

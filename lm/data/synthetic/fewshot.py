@@ -93,5 +93,9 @@ class FewShot(Task):
         alone[:, 1:3] = pairs[:, -2:]
         return Examples(np.where(bare, alone, pairs), np.where(bare, np.arange(self.length + 1) == 2, told))
 
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        return "bare", "shown"
+
     def kinds(self, examples: Examples) -> np.ndarray:
         return np.where(examples.tokens[:, 3] == MARK, 0, 1)

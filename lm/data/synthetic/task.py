@@ -61,6 +61,11 @@ class Task(abc.ABC):
         del examples
         return {}
 
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """What its kinds are called, where numbers don't say enough."""
+        return ()
+
     def kinds(self, examples: Examples) -> np.ndarray | None:
         """The number of the subtask [n] that each example is of; None where there are none."""
         del examples
