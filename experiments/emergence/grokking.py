@@ -11,7 +11,7 @@ from lm.data.synthetic import ModularArithmetic
 from lm.interpret import Fourier
 from lm.models import Decoder
 from lm.nn import MLP, Block, Learned, ReLU, mha
-from lm.sweep import Delayed, Emergence, Never, Panel, Reaches, Together
+from lm.sweep import Delayed, Emergence, Never, Panel, Together
 from lm.train import AdamW, Constant, Recording, Run, Training
 
 task = ModularArithmetic(modulus=59)
@@ -36,7 +36,7 @@ base = Run(
 
 experiment = Emergence(
     base=base,
-    arms={f"weight decay {decay:g}": {"train.optimizer.weight_decay": decay} for decay in (1.0, 0.3, 0.0)},
+    arms={f"weight decay {decay:g}": {"train.optimizer.weight_decay": decay} for decay in (2.0, 1.0, 0.3, 0.0)},
     panels=(
         Panel(title="accuracy in training", metrics=("train.accuracy",)),
         Panel(title="held-out accuracy", metrics=("heldout.accuracy",), levels={"chance": 1 / 59}),
@@ -47,13 +47,20 @@ experiment = Emergence(
     claims=(
         Delayed(
             expected="training accuracy passes 99% long before held-out accuracy does (Power et al. 2022)",
+            series="weight decay 2",
+            early="train.accuracy",
+            late="heldout.accuracy",
+            level=0.99,
+        ),
+        Delayed(
+            expected="with half the weight decay, too, and later",
             series="weight decay 1",
             early="train.accuracy",
             late="heldout.accuracy",
             level=0.99,
         ),
-        Reaches(
-            expected="with a little weight decay it happens too, later",
+        Never(
+            expected="not with little weight decay, in the budget",
             series="weight decay 0.3",
             metric="heldout.accuracy",
             level=0.99,
@@ -66,7 +73,7 @@ experiment = Emergence(
         ),
         Together(
             expected="the embedding turns into few frequencies while it generalises (Nanda et al. 2023)",
-            series="weight decay 1",
+            series="weight decay 2",
             metrics=("heldout.accuracy", "fourier.concentration"),
         ),
     ),

@@ -20,6 +20,7 @@ experiment = Emergence(
         small_on_task(task, Estimates(examples=1024, at=2 * task.dimensions), steps=4000),
         {
             "model.layers": 3,
+            "model.embed_std": None,
             "model.position": None,
             "model.block.mixer.position": RoPE(),
             "train.optimizer.learning_rate": 2e-3,

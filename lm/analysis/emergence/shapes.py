@@ -2,28 +2,27 @@
 
 A shape is a function of u, the place along an `Axis` (log10 x, unless said otherwise). All are linear in most of their
 parameters, which are solved for (variable projection, Golub and Pereyra 1973); what is left, two numbers or fewer but
-for the BNSL, is looked for on a grid and from its best points by SciPy. Inside, z = 0..1 is the observed stretch of u.
+for the BNSL, is looked for on a grid and from its best points. Inside, z = 0..1 is the observed stretch of u.
 """
 
 from __future__ import annotations
 
 import abc
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from lm.analysis.tables import TableError
 
 Kind = Literal["log", "linear"]
 Range = tuple[float, float, int]  # least, most, and how many places the grid has between them
 
-STARTS = 4  # points of the grid, the best ones that aren't neighbours, from which the search goes on
-ROUNDS = 9  # of steps from there, each round half as long; two steps a round
+STARTS = 8  # points of the grid, the best ones that aren't neighbours, from which the search goes on
+STEPS = 30  # of each
+NEARBY = 1e-6  # of the grid's step: for differences
 RISE = 2 * math.log(9)  # scales of a logistic from 10% to 90% of its rise
 
 
@@ -281,67 +280,54 @@ def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Ax
         raise TableError(
             f"{len(u)} points are too few for the {shape.parameters(z)} parameters of a {shape.name} curve"
         )
-    theta = _best(shape, z, values, root) if free else np.zeros(0)
+    theta = _search(shape, z, (values * root)[None], root)[0] if free else np.zeros(0)
     basis = shape.basis(theta, z)
     b = np.linalg.lstsq(basis * root[:, None], values * root, rcond=1e-10)[0]
     rss = float(np.sum(w * (values - basis @ b) ** 2))
     return Fitted(shape, axis, start, span, theta, b, rss, len(u), shape.parameters(z))
 
 
-def _best(shape: Shape, z: np.ndarray, y: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """The least squares over theta: from the best points of the grid by small steps, and from where the best of them
-    ends by SciPy."""
-    ranges = shape.ranges(z)
-    low, high, step = _bounds(ranges)
-    nearby = np.concatenate([np.zeros((1, len(ranges))), 1e-6 * np.diag(step)])
-
-    def residual(theta: np.ndarray) -> np.ndarray:
-        return _residual(orthonormal(shape.basis(theta, z) * root[:, None]), y * root)
-
-    def slopes(theta: np.ndarray) -> np.ndarray:  # all differences at once: most of the time is spent here
-        found = residual(theta + nearby)
-        return ((found[1:] - found[0]) / 1e-6 / step[:, None]).T
-
-    best = _search(shape, z, _grid(ranges), (y * root)[None], root)[0]
-    margin = 1e-9 * (high - low)
-    inside = np.clip(best, low + margin, high - margin)  # SciPy begins inside of the bounds
-    found = least_squares(
-        residual, inside, slopes,  # type: ignore[arg-type]
-        bounds=(low, high), x_scale=step, max_nfev=50,
-    )  # fmt: skip
-    return found.x if 2 * found.cost < np.sum(residual(best) ** 2) else best
-
-
 def refit(fitted: Fitted, x: Any, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same shape fitted to many y [B, n] at the same x, all at once: theta [B, free] and b [B, linear]."""
     shape, z = fitted.shape, fitted.z(x)
-    ranges = shape.ranges(z)
-    theta = np.zeros((len(ys), 0))
-    if ranges:
-        theta = _search(shape, z, np.concatenate([_grid(ranges), fitted.theta[None]]), ys, np.ones(len(z)))
+    theta = _search(shape, z, ys, np.ones(len(z))) if shape.ranges(z) else np.zeros((len(ys), 0))
     return theta, np.einsum("bkn,bn->bk", np.linalg.pinv(shape.basis(theta, z), rcond=1e-10), ys)
 
 
-def _search(shape: Shape, z: np.ndarray, grid: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """For each row of y [B, n], theta [B, free]: from the best points of the grid by ever smaller steps in all
-    directions, whatever explains most of it. (y, as the basis, is times the root of the weights.)"""
-    low, high, step = _bounds(shape.ranges(z))
-
-    def explained(theta: np.ndarray, ys: np.ndarray, rows: str) -> np.ndarray:
-        q = orthonormal(shape.basis(theta, z) * root[:, None])
-        return np.sum(np.einsum(f"{rows}nk,bn->bgk", q, ys, optimize=True) ** 2, axis=-1)
-
-    first = explained(grid, ys, "g")  # [B, G]
-    starts = [_apart(grid[np.argsort(-row, kind="stable")[: 50 * STARTS]], step) for row in first]
+def _search(shape: Shape, z: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """For each row of y [B, n], times the root of the weights, the least squares over theta [B, free]: from the best
+    points of the grid, those of all rows at once, by the steps of Levenberg (1944) and Marquardt (1963)."""
+    ranges = shape.ranges(z)
+    low, high, step = _bounds(ranges)
+    grid = np.stack([g.ravel() for g in np.meshgrid(*[np.linspace(*r) for r in ranges], indexing="ij")], axis=-1)
+    q = orthonormal(shape.basis(grid, z) * root[:, None])  # [G, n, k]
+    explained = np.sum(np.einsum("bn,gnk->bgk", ys, q, optimize=True) ** 2, axis=-1)
+    starts = [_apart(grid[np.argsort(-row, kind="stable")[: 50 * STARTS]], step) for row in explained]
     owner = np.repeat(np.arange(len(ys)), [len(each) for each in starts])
-    theta, moves = np.concatenate(starts), np.array(list(itertools.product((0, -1, 1), repeat=len(step))))
-    found = np.zeros(len(theta))
-    for i in range(2 * ROUNDS):
-        near = np.clip(theta[:, None] + moves * step / 2 ** (i // 2), low, high)
-        now = explained(near, ys[owner], "bg")
-        theta = np.take_along_axis(near, now.argmax(1)[:, None, None], axis=1)[:, 0]
-        found = now.max(1)
-    return np.array([theta[owner == row][found[owner == row].argmax()] for row in range(len(ys))])
+    theta, y = np.concatenate(starts), ys[owner, None]
+
+    def residual(theta: np.ndarray) -> np.ndarray:  # [M, g, n] of theta [M, g, free]
+        q = orthonormal(shape.basis(theta, z) * root[:, None])
+        return y - np.einsum("mgnk,mgk->mgn", q, np.einsum("mgnk,mon->mgk", q, y))
+
+    aside = np.concatenate([np.zeros((1, len(step))), np.diag(NEARBY * step)])
+    damping = np.full((len(theta), 1), 1e-2)
+    left = residual(theta[:, None])[:, 0]
+    for _ in range(STEPS):
+        slopes = (residual(theta[:, None] + aside[1:]) - left[:, None]) / NEARBY  # [M, free, n], by grid steps
+        normal = slopes @ slopes.swapaxes(1, 2)
+        size = np.einsum("mff->mf", normal)
+        # a parameter that changes nothing stays where it is
+        normal = normal + np.eye(len(step)) * (damping * np.maximum(size, 1e-12 * size.max(1, keepdims=True)))[:, None]
+        normal = normal + 1e-200 * np.eye(len(step))
+        move = np.linalg.solve(normal, np.einsum("mfn,mn->mf", slopes, left)[..., None])[..., 0]
+        moved = np.clip(theta - move * step, low, high)
+        then = residual(moved[:, None])[:, 0]
+        better = (np.sum(then**2, -1) < np.sum(left**2, -1))[:, None]
+        theta, left = np.where(better, moved, theta), np.where(better, then, left)
+        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
+    rss = np.sum(left**2, axis=-1)
+    return np.array([theta[owner == row][rss[owner == row].argmin()] for row in range(len(ys))])
 
 
 def _apart(places: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -373,14 +359,6 @@ def orthonormal(basis: np.ndarray) -> np.ndarray:
         left = np.linalg.norm(column, axis=-1, keepdims=True)
         made.append(np.where(left > 1e-8 * size, column / np.where(left > 0, left, 1), 0))
     return np.stack(made, axis=-1)
-
-
-def _residual(q: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return y - np.einsum("...nk,...k->...n", q, np.einsum("...nk,n->...k", q, y))
-
-
-def _grid(ranges: tuple[Range, ...]) -> np.ndarray:
-    return np.stack([g.ravel() for g in np.meshgrid(*[np.linspace(*r) for r in ranges], indexing="ij")], axis=-1)
 
 
 def _columns(theta: np.ndarray, z: np.ndarray, *more: np.ndarray) -> np.ndarray:
