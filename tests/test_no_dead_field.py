@@ -17,23 +17,74 @@ from typing import Any, Literal, get_args, get_origin
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from flax import nnx
 
 import lm
 from lm import sharding
+from lm.analysis.emergence.figures import panels_figure
 from lm.analysis.scaling import ladder as ladder_module
 from lm.config import ConfigError, _classes, components, get, hints, is_config, options, replace, strip
-from lm.data import BPE, Data, HuggingFace, Jsonl, Parquet, Text, huggingface, load
-from lm.data.synthetic import Markov
+from lm.data import BPE, Data, HuggingFace, Jsonl, Parquet, TaskData, Text, huggingface, load
+from lm.data.synthetic import (
+    Addition,
+    Copying,
+    Dyck,
+    FewShot,
+    KeyValueRecall,
+    LinearRegression,
+    Markov,
+    MarkovChains,
+    ModularArithmetic,
+    ModularSum,
+    MultiHop,
+    Multiplication,
+    RepeatedSequence,
+    Reversing,
+    Sorting,
+    SparseParity,
+    Task,
+    WordUnscramble,
+)
+from lm.data.synthetic.task import uniforms
 from lm.errors import UserError
+from lm.evals import Answers, Estimates, Kinds, Positions
 from lm.infer import Greedy, Sample
+from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
 from lm.nn import Llama3Scaling, Mask, RoPE, YaRN, gqa, mha, param
 from lm.objectives import NextToken
 from lm.sharding import ShardingRules
-from lm.sweep import TPE, Hyperband, Median, Random, Search, SuccessiveHalving, choice, integers, log_uniform, uniform
-from lm.sweep.experiment import Ablation, Sweep
+from lm.sweep import (
+    TPE,
+    Advantage,
+    Claim,
+    Delayed,
+    Dwells,
+    Emergence,
+    Hyperband,
+    Median,
+    Near,
+    Never,
+    NeverBelow,
+    Panel,
+    Published,
+    Random,
+    Reaches,
+    Search,
+    Shape,
+    Staircase,
+    SuccessiveHalving,
+    Takes,
+    Together,
+    Verdict,
+    choice,
+    integers,
+    log_uniform,
+    uniform,
+)
+from lm.sweep.experiment import Ablation, Experiment, Sweep
 from lm.sweep.ladder import Ladder, Rung
 from lm.sweep.launchers import GKE, GPU, TPU, Bucket, SkyPilot, Slurm, Volume
 from lm.sweep.launchers.work import Work
@@ -55,9 +106,13 @@ from lm.train import (
     Schedule,
     Training,
 )
+from lm.train.folder import RunFolder
+from lm.train.lane import Lane
 from lm.train.loop import Machine, Pruned, train
+from lm.train.measure import Measure
 from lm.train.rows import read
 from lm.train.step import Program
+from tests.analysis.emergence.made import table
 from tests.tiny import LENGTH, MODELS, packed
 
 for found in pkgutil.walk_packages(lm.__path__, "lm."):
@@ -215,12 +270,88 @@ def see_distribution(distribution: Any) -> Any:
 
 
 def see_run(run: Run) -> Any:
-    """What a trained run leaves: its rows without times, and its checkpoints."""
-    folder = Path(_scratch("run"))
-    train(run, folder, Machine(quiet=True))
+    """What a trained run leaves: its rows without times, its checkpoints and snapshots."""
+    folder = RunFolder(Path(_scratch("run")))
+    train(run, folder.path, Machine(quiet=True))
     timed = ("seconds", "tokens_per_second", "mfu")
-    rows = [{k: v for k, v in row.items() if k not in timed} for row in read(folder / "rows.jsonl")]
-    return rows, sorted(p.name for p in (folder / "checkpoints").iterdir())
+    rows = [{k: v for k, v in row.items() if k not in timed} for row in read(folder.rows)]
+    kept = [sorted(p.name for p in where.glob("*")) for where in (folder.checkpoints, folder.snapshots)]
+    return rows, kept
+
+
+def see_measures(run: Run) -> Any:
+    """What a run's measures write of its first weights: rows and details."""
+    written: list[Any] = []
+    home = types.SimpleNamespace(count_try=lambda *_: None)
+    details = types.SimpleNamespace(append=written.append)
+    lane: Any = types.SimpleNamespace(run=run, step=0, tries=1, home=home, details=details, write=written.append)
+    lane._check_lease = lambda: None
+    Lane.begin(lane, _program(run.model))
+    Lane.measure(lane, 1, lane._state.params)
+    return repr(written)  # a NaN is equal to itself
+
+
+@cache
+def _program(model: Decoder) -> Program:
+    return Program(model, Training(steps=1), sharding.layout())
+
+
+def see_task(task: Task) -> Any:
+    """Its examples, and what it knows of them."""
+    examples = task.make(uniforms(0, 0, 0, 60, task.draws))
+    arrays = [*examples, *task.golds(examples).values(), np.asarray(task.kinds(examples))]
+    return task.symbols, task.answer_tokens, [x.tolist() for x in arrays]
+
+
+# ---- of what emerges ----------------------------------------------------------------------------------------
+
+
+def see_claim(claim: Claim) -> Any:
+    """What is said of a table, with a claim that holds on it."""
+    steps = (1, 2, 4, 8, 16, 32, 64, 128)
+    jump, late = (0, 0, 0.1, 0.9, 1, 1, 1, 1), (0, 0, 0, 0, 0.1, 0.9, 1, 1)
+    bound = (0.05,) * 8
+    over_sizes = {"m": [dict(zip(steps, jump, strict=True))], "n": [dict(zip(steps, late, strict=True))]}
+    metrics = over_sizes | {"bound": [dict(zip(steps, bound, strict=True))]}
+    phase = {"m": [dict(zip(steps, (1, 0.07, 0.06, 0.05, 0.04, 0.3, 0.3, 0.3), strict=True))]}
+    return claim.judged(table({"arm": metrics, "phase": metrics | phase, "other": over_sizes | {"m": metrics["n"]}}))
+
+
+def drawn(figure: Any) -> list[Any]:
+    """What a figure shows, in words and numbers."""
+    found = []
+    for axes in figure.axes:
+        lines = [(str(line.get_label()), *(np.asarray(x).tolist() for x in line.get_data())) for line in axes.lines]
+        words = [axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel(), *(t.get_text() for t in axes.texts)]
+        found.append((words, axes.get_xscale(), axes.get_yscale(), lines))
+    return found
+
+
+def see_panel(panel: Panel) -> Any:
+    curve = [{1: 0.5, 2: 0.25, 4: 0.125}]
+    return drawn(panels_figure(table({"arm": {"a.m": curve, "a.n": curve, "a.g": curve}}), (panel,), "step"))
+
+
+def see_emergence(experiment: Emergence) -> Any:
+    """Its runs, and its report of what they might have written."""
+    planned = experiment.planned()
+    runs = [{"id": p.label, "arm": p.arm, "seed": p.seed, "status": "done", "heldout_loss": 1.0} for p in planned]
+    rows = [
+        {"arm": p.arm, "seed": p.seed, "step": step, "tokens": 3 * step, "flops": 5 * step, "split": "heldout"}
+        | {"loss": 1 / step, "accuracy": step / 8}
+        for p in planned
+        for step in (1, 2, 4)
+    ]
+    details = [("only", 0, 4, "positions", "loss", i, 1 / (i + 1)) for i in range(3)]
+    names = pd.Index(["arm", "seed", "step", "split", "name", "index", "value"])
+    tables = {"runs": pd.DataFrame(runs), "curves": pd.DataFrame(rows), "details": pd.DataFrame(details, columns=names)}
+    report = experiment.report(title="a", question="b", **tables)
+    return [repr(p.run) for p in planned], report.text(), [(plot.name, drawn(plot.figure)) for plot in report.plots]
+
+
+def see_published(experiment: Published) -> Any:
+    report = experiment.report(title="a", question="b")
+    return report.text(), [t.frame.to_csv() for t in report.tables]
 
 
 # ---- what is looked at --------------------------------------------------------------------------------------
@@ -305,6 +436,82 @@ def searches(run: Run) -> tuple[Search, ...]:
     return tuple(Search(base=base, space=SEARCHED, trials=16, algorithm=each) for each in algorithms)
 
 
+TASKS: tuple[Task, ...] = (
+    Addition(digits=2, form="scratchpad"),
+    Multiplication(),
+    Copying(alphabet=5),
+    Reversing(alphabet=5),
+    Sorting(alphabet=5),
+    Dyck(length=12),
+    FewShot(classes=8, ways=2, shots=4),
+    KeyValueRecall(),
+    LinearRegression(dimensions=2, shots=3, codebook=8),
+    MarkovChains(length=12),
+    ModularArithmetic(modulus=7),
+    ModularSum(terms=3),
+    MultiHop(),
+    RepeatedSequence(alphabet=8, length=12, shortest=2, longest=4),
+    SparseParity(tasks=4, bits=6),
+    WordUnscramble(commonest=50),
+)
+CLAIMS: tuple[Claim, ...] = (
+    Reaches(expected="a", series="arm", metric="m", level=0.5),
+    Never(expected="a", series="arm", metric="m", level=2.0),
+    Delayed(expected="a", series="arm", early="m", late="n", level=0.5, factor=3.0),
+    Together(expected="a", series="arm", metrics=("m", "n"), factor=5.0),
+    Near(expected="a", series="arm", metric="m", gold="n", tolerance=0.1),
+    NeverBelow(expected="a", series="arm", metric="m", gold="bound", slack=0.06),
+    Dwells(expected="a", series="phase", metric="m", gold="bound", tolerance=0.025, factor=7.0),
+    Staircase(expected="a", series="arm", metrics="[mn]", level=0.5, count=2, factor=3.0),
+    Takes(expected="a", series="arm", metrics="m", start=0.1, end=0.9, least=1.5, most=3.0),
+    Shape(expected="a", series="arm", metric="m", kinds=("jump",)),
+    Advantage(expected="a", of=("arm", "m"), over=("arm", "bound"), margin=0.1),
+)
+
+
+def measures() -> Iterator[Run]:
+    """Untrained runs with each measure."""
+    regression, modular = LinearRegression(dimensions=2, shots=3, codebook=8), ModularArithmetic(modulus=13)
+    each: tuple[tuple[Task, Measure], ...] = (
+        (Addition(digits=1), Answers(examples=12)),
+        (regression, Estimates(examples=12, at=2)),
+        (SparseParity(tasks=2, bits=4), Kinds(examples=12)),
+        (MarkovChains(length=8), Positions(examples=12)),
+        (modular, Fourier(top=2)),
+        (modular, Heads(rows=2, length=4)),
+    )
+    for task, measure in each:
+        model = Decoder(vocab=task.vocab, width=8, layers=1, block=Block(mixer=mha(2), ff=None))
+        record = Recording(measures=(measure,))
+        yield Run(model=model, data=TaskData(task=task), train=Training(steps=1), record=record)
+
+
+def emergence(run: Run) -> Emergence:
+    panels = (Panel(title="a", metrics=("heldout.loss",)), Panel(title="b", metrics=("heldout.accuracy",)))
+    return Emergence(
+        base=replace(run, {"record.measures": (Positions(),)}),
+        arms={"only": {}},
+        sizes={"one": {"train.clip": 0.5}, "two": {"model.layers": 2}},
+        panels=panels,
+        claims=(Reaches(expected="a", series="only, one", metric="heldout.loss", level=0.5, rising=False),),
+        verdicts=(Verdict(series="only, one", hard="heldout.accuracy", soft="heldout.loss"),),
+        profile="positions",
+    )
+
+
+@cache
+def published() -> tuple[str, str]:
+    """Two files of scores of twelve models on two tasks."""
+    folder, files = Path(_scratch("published")), []
+    for late in (0.3, 0.4):
+        lines = ["model,family,params,tokens,easy_acc,hard_acc"]
+        scores = [(i, min(0.1 * i, 1), max(0.1 * i - late, 0)) for i in range(12)]
+        lines += [f"m{i},f{i % 6},{2**i}e6,{1.5**i}e9,{easy},{hard}" for i, easy, hard in scores]
+        (folder / f"{late}.csv").write_text("\n".join(lines))
+        files.append(str(folder / f"{late}.csv"))
+    return files[0], files[1]
+
+
 @cache
 def bases() -> tuple[Base, ...]:
     text, jsonl, parquet = corpora()
@@ -345,12 +552,19 @@ def bases() -> tuple[Base, ...]:
         Base(LRTransfer(base=replace(run, {"model": MODELS["mha"]}), widths=(8, 16), rates=RATES), see_experiment),
         Base(SeedNoise(base=run, variant={"train.clip": None}, seeds=3, crossed=2), see_experiment),
         Base(Ladder(base=replace(run, {"model": MODELS["mha"]}), rungs=RUNGS, floor=1.5), see_ladder),
+        *(Base(task, see_task) for task in TASKS),
+        Base(TaskData(task=ModularSum(terms=3), batch=4, heldout=0.3), see_data),
+        *(Base(claim, see_claim) for claim in CLAIMS),
+        Base(Panel(title="a", metrics=("a.m", "a.n"), golds=("a.g",), levels={"b": 0.5}), see_panel),
+        Base(emergence(run), see_emergence),
+        Base(Published(scores=published()[0], tasks=("easy",), resamples=4), see_published),
         *(Base(search, see_search) for search in searches(run)),
         *(
             Base(each, see_distribution)
             for each in (uniform(1, 2), log_uniform(1, 2), integers(1, 8), integers(2, 8, step=3), choice(1, 2))
         ),
         Base(run, see_run),
+        *(Base(each, see_measures) for each in measures()),
         *(Base(launcher, see_rendered) for launcher in rendered()),
         Base(Slurm(), see_slurm),
     )
@@ -381,6 +595,17 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Training", "objective"): [NextToken(z_loss=0.5)],
     ("Training", "execution"): [Execution(remat="full")],
     ("Run", "record"): [Recording(every=3)],
+    ("Recording", "measures"): [(Positions(examples=2),)],
+    ("Answers", "task"): [Addition(digits=1, form="reversed")],
+    ("Answers", "choices"): [3],
+    ("Fourier", "top"): [3],
+    ("Heads", "symbols"): [6],
+    ("Together", "metrics"): [("m", "bound")],
+    ("Advantage", "of"): [("other", "m")],
+    ("Advantage", "over"): [("other", "m")],
+    ("Emergence", "arms"): [{"only": {}, "another": {"train.clip": None}}],
+    ("Emergence", "sizes"): [{"one": {"train.clip": 0.5}}],
+    ("Published", "tasks"): [("hard",)],
     ("Ablation", "at"): ["model.block.mixer.position"],
     ("Ablation", "adjust"): ["model.block.mixer.head_width"],
     ("Ablation", "arms"): [{"a": mha(4), "b": mha(4, window=2)}],
@@ -410,6 +635,12 @@ def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, tuple):
         for i, item in enumerate(value):
             yield from nodes(item, f"{path}.{i}")
+
+
+def owned(value: Any) -> Iterator[tuple[str, Any]]:
+    """Those that the way to look at a base is about: of an experiment not its run, all of which is in its plans."""
+    apart = ("base",) if isinstance(value, Experiment) else ()
+    return ((path, node) for path, node in nodes(value) if path.split(".")[0] not in apart)
 
 
 @cache
@@ -451,7 +682,7 @@ def seen(base: int) -> Any:
 def alive(cls: type, field: str) -> bool:
     """True if some other value of the field is seen somewhere, or is refused when it is used."""
     for index, base in enumerate(bases()):
-        for path, node in nodes(base.value):
+        for path, node in owned(base.value):
             if isinstance(node, cls):
                 where = f"{path}.{field}" if path else field
                 if any(_shows(index, where, value) for value in candidates(cls, field, getattr(node, field))):
@@ -485,7 +716,7 @@ FIELDS = [(cls, field) for cls in _classes.values() if cls.__module__.startswith
 
 @pytest.mark.parametrize(("cls", "field"), FIELDS, ids=lambda x: x if isinstance(x, str) else x.__name__)
 def test_a_field_does_something(cls: type, field: str) -> None:
-    assert any(isinstance(node, cls) for base in bases() for _, node in nodes(base.value)), (
+    assert any(isinstance(node, cls) for base in bases() for _, node in owned(base.value)), (
         f"no base has a {cls.__name__}: add one to bases() in {Path(__file__).name}"
     )
     assert alive(cls, field), f"{cls.__name__}.{field} changes nothing"

@@ -103,7 +103,7 @@ def test_each_evaluation_has_a_row_and_the_details_of_each_measure(undisturbed: 
     ]
     for row in rows(undisturbed):
         if row["split"] == "answers":
-            assert row["tokens"] == row["step"] * 8 * TASK.length  # a row's tokens are those trained on
+            assert row["tokens"] == row["step"] * 8 * TASK.length != row["answer_tokens"]  # read in training, and said
             whole = next(d for d in details if (d["step"], d["split"]) == (row["step"], "answers"))
             assert len(whole["exact"]) == 16 and np.mean(whole["logprob"]) == pytest.approx(row["logprob"], rel=1e-5)
 
