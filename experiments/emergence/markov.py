@@ -3,9 +3,10 @@
     lm sweep run experiments/emergence/markov.py
     lm sweep run experiments/emergence/markov.py --preset smoke
 
-6 runs, 40 seconds each on a shared core. Found, with two layers, in all three seeds: the loss starts at that of four equal
-symbols, stays within 0.02 nats of in-context unigrams from step 91-102 to 203-287, and ends 0.004 nats above the Bayes
-bigram predictor (0.907 against 0.903), which it never beats (least difference +0.0024). One layer stops at 0.998.
+6 runs, 40 seconds each on a shared core. Found, with two layers, in all three seeds: the loss starts at that of four
+equal symbols, stays within 0.02 nats of in-context unigrams from step 91-102 to 203-287, and ends 0.004 nats above
+the Bayes bigram predictor (0.907 against 0.903), which it never beats (least difference +0.0024). One layer stops at
+0.998.
 """
 
 from experiments.base import small_on_task

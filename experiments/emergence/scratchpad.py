@@ -3,9 +3,10 @@
     lm sweep run experiments/emergence/scratchpad.py
     lm sweep run experiments/emergence/scratchpad.py --preset smoke
 
-42 runs, 5 minutes on a shared core. Found: sums of six numbers said at once stay at chance (0.09) at every size; after
-their partial sums they are right in 0.13, 0.25, 0.60 and 0.99 of cases at 552, 1,116, 1,872 and 3,960 parameters (means of
-three seeds). The jump is the model's, not the metric's: the log-probability of what is written jumps at the same place.
+42 runs, 5 minutes on a shared core. Found: sums of six numbers said at once stay at chance (0.09) at every size;
+after their partial sums they are right in 0.13, 0.25, 0.60 and 0.99 of cases at 552, 1,116, 1,872 and 3,960
+parameters (means of three seeds). The jump is the model's, not the metric's: the log-probability of what is written
+jumps at the same place.
 """
 
 from experiments.base import small_on_task

@@ -151,6 +151,8 @@ class Lane:
         """What the run's measures find in these weights."""
         for name, look in self.looks.items():
             found = look(params)
+            if clash := found.numbers.keys() & {"step", "split", "tokens"}:
+                raise UserError(f"measure {name} calls a number '{min(clash)}', which a row has of its own; rename it")
             if self.details is not None and found.details:
                 self._check_lease()
                 self.details.append({"step": step, "split": name, **found.details})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -143,12 +143,18 @@ def transitions(curves: np.ndarray) -> np.ndarray:
     for i, steps in enumerate(np.abs(np.diff(curves))):
         total = float(steps.sum())
         share = np.concatenate([[0.0], np.cumsum(steps / total if total else np.full(len(steps), 1 / len(steps)))])
-        # where nothing changes for a while, a stretch begins at the end of the while and ends at its beginning
-        last, first = np.append(np.diff(share) > 0, True), np.insert(np.diff(share) > 0, 0, True)
         before = share[share <= 1 - MOST_OF_IT]
-        begin = np.interp(before, share[last], FINELY[last])
-        end = np.interp(before + MOST_OF_IT, share[first], FINELY[first])
+        # where nothing changes for a while, a stretch begins at the end of the while and ends at its beginning
+        begin, end = _reached(share, before, "right"), _reached(share, before + MOST_OF_IT, "left")
         best = int(np.argmin(end - begin))
-        middle = np.interp(before[best] + MOST_OF_IT / 2, share[first], FINELY[first])
+        middle = _reached(share, before[best : best + 1] + MOST_OF_IT / 2, "left")[0]
         found[i] = begin[best], middle, end[best]
     return found
+
+
+def _reached(share: np.ndarray, levels: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+    """Where a rising share reaches levels: of places that have the same, the first ("left") or the last."""
+    after = np.clip(np.searchsorted(share, levels, side), 1, len(share) - 1)
+    low, high = share[after - 1], share[after]
+    part = np.clip((levels - low) / np.where(high > low, high - low, 1), 0, 1)
+    return FINELY[after - 1] + part * (FINELY[after] - FINELY[after - 1])

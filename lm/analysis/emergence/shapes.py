@@ -21,9 +21,7 @@ Kind = Literal["log", "linear"]
 Range = tuple[float, float, int]  # least, most, and how many places the grid has between them
 
 STARTS = 8  # points of the grid, the best ones that aren't neighbours, from which the search goes on
-STEPS = 30  # of each, at most
-CLOSE = 1e-8  # of the residual sum of squares: a start whose step makes it less by no more has come to its end
-STUCK = 1e3  # damping at which a start that finds nothing less has
+STEPS = 30  # of each
 NEARBY = 1e-6  # of the grid's step: for differences
 RISE = 2 * math.log(9)  # scales of a logistic from 10% to 90% of its rise
 
@@ -314,7 +312,7 @@ def _search(shape: Shape, z: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np
 
     aside = np.concatenate([np.zeros((1, len(step))), np.diag(NEARBY * step)])
     damping = np.full((len(theta), 1), 1e-2)
-    left, ended = residual(theta[:, None])[:, 0], np.zeros((len(theta), 1), bool)
+    left = residual(theta[:, None])[:, 0]
     for _ in range(STEPS):
         slopes = (residual(theta[:, None] + aside[1:]) - left[:, None]) / NEARBY  # [M, free, n], by grid steps
         normal = slopes @ slopes.swapaxes(1, 2)
@@ -325,13 +323,9 @@ def _search(shape: Shape, z: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np
         move = np.linalg.solve(normal, np.einsum("mfn,mn->mf", slopes, left)[..., None])[..., 0]
         moved = np.clip(theta - move * step, low, high)
         then = residual(moved[:, None])[:, 0]
-        before, after = (np.sum(each**2, axis=-1, keepdims=True) for each in (left, then))
-        better = after < before
+        better = (np.sum(then**2, -1) < np.sum(left**2, -1))[:, None]
         theta, left = np.where(better, moved, theta), np.where(better, then, left)
         damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
-        ended |= np.where(better, before - after < CLOSE * before, damping > STUCK)
-        if ended.all():
-            break
     rss = np.sum(left**2, axis=-1)
     return np.array([theta[owner == row][rss[owner == row].argmin()] for row in range(len(ys))])
 

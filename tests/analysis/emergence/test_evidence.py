@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import digamma
 
 from lm.analysis.emergence.evidence import FINELY, bic, breaks, compare_shapes, gain, transitions, width
 from lm.analysis.emergence.shapes import RISE, Axis, Flat, Line, Logistic, Piecewise, Quadratic, fit_shape
@@ -41,7 +42,7 @@ class TestFamilies:
     def test_the_family_that_made_it_is_chosen(self, name: str) -> None:
         rng, (x, z) = np.random.default_rng(0), places(24)
         y = CURVES[name](z)
-        found = [compare_shapes(x, y + rng.normal(0, 0.03 * np.ptp(y), 24)) for _ in range(12)]
+        found = [compare_shapes(x, y + rng.normal(0, 0.03 * np.ptp(y), 24)) for _ in range(8)]
         is_broken = [one.margin > 0 for one in found]
         if name in ("line", "power law", "steep power law", "quadratic", "wide logistic"):
             assert np.mean(is_broken) < 0.2
@@ -50,17 +51,16 @@ class TestFamilies:
         best = [one.broken if b else one.smooth for one, b in zip(found, is_broken, strict=True)]
         family = name.split()[-1] if "logistic" in name else name.removeprefix("steep ")
         if name != "wide logistic":  # of which a quadratic or a line may be as good a description
-            assert np.mean([one is not None and one.shape.name in (family, "power law") for one in best]) > 0.5
             assert np.mean([one is not None and one.shape.name == family for one in best]) > 0.5
 
     @pytest.mark.parametrize("n", [6, 8, 16, 40])
     def test_smooth_curves_are_hardly_ever_broken(self, n: int) -> None:
         rng, (x, z) = np.random.default_rng(1), places(n)
-        alarms, changes = [], []
+        alarms: list[float] = []
         for name in ("line", "power law", "quadratic", "steep power law"):
             for noise in (0.02, 0.1):
-                alarms += [compare_shapes(x, CURVES[name](z) + rng.normal(0, noise, n)).margin for _ in range(4)]
-        changes = [compare_shapes(x, rng.normal(0, 0.1, n)).change for _ in range(16)]
+                alarms += [compare_shapes(x, CURVES[name](z) + rng.normal(0, noise, n)).margin for _ in range(3)]
+        changes = [compare_shapes(x, rng.normal(0, 0.1, n)).change for _ in range(10)]
         assert np.mean(np.array(alarms) > STRONG) <= 0.05
         assert np.mean(np.array(changes) > STRONG) <= 0.1
 
@@ -106,14 +106,17 @@ class TestCriterion:
         expected = bic(line, many[1]) - bic(quadratic, many[1])
         assert gain(quadratic, line, many[1]) == pytest.approx(expected, rel=1e-3)
 
-    def test_for_few_points_chance_gains_as_little_as_for_many(self) -> None:
-        """A quadratic over a line where there is none: what is gained before the penalty has a mean of about 1."""
-        rng, means = np.random.default_rng(5), []
-        for n in (6, 40):
-            x, _ = places(n)
-            pairs = [(fit_shape(Line(), x, y), fit_shape(Quadratic(), x, y), y) for y in rng.normal(size=(1500, n))]
-            means.append(np.mean([gain(rich, plain, y) + math.log(n) for plain, rich, y in pairs]))
-        assert means == pytest.approx([1, 1], abs=0.12)
+    @pytest.mark.parametrize("n", [6, 40])
+    def test_chance_gains_as_little_for_few_points(self, n: int) -> None:
+        """A quadratic over a line where there is none: the ratio of their sums of squares has a Beta distribution, and
+        what it gains before the penalty, twice the logarithm of the likelihood, a mean of nearly 1."""
+        rng, (x, _) = np.random.default_rng(5), places(n)
+        pairs = [(fit_shape(Line(), x, y), fit_shape(Quadratic(), x, y), y) for y in rng.normal(size=(2000, n))]
+        gained = np.array([gain(rich, plain, y) + math.log(n) for plain, rich, y in pairs])
+        left = n - 3
+        expected = left * (digamma((left + 1) / 2) - digamma(left / 2))
+        assert gained.mean() == pytest.approx(expected, abs=4 * gained.std() / math.sqrt(2000))
+        assert expected == pytest.approx(1, abs=0.16)  # n times the logarithm would have 2.3 at 6 points
 
     def test_rounding_is_no_evidence(self) -> None:
         x, z = places(30)
@@ -163,6 +166,6 @@ class TestTransitions:
         ramp = np.clip((FINELY - 0.6) / 0.1, 0, 1)
         found = transitions(np.array([ramp, np.where(FINELY > 0.5, 1.0, 0.0), 0 * FINELY]))
         assert found[0, 2] - found[0, 0] == pytest.approx(0.08, abs=1e-6)
-        assert 0.6 <= found[0, 0] and found[0, 2] <= 0.7
+        assert found[0, 0] >= 0.6 and found[0, 2] <= 0.7
         assert found[1] == pytest.approx([0.5] * 3, abs=2e-3)  # a step
         assert found[2, 2] - found[2, 0] == pytest.approx(0.8)  # nothing changes anywhere
