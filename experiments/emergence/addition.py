@@ -13,8 +13,13 @@ from lm.evals import Answers
 from lm.sweep import Advantage, Emergence, Panel, Shape, Verdict, at_widths
 
 base = replace(
-    small_on_task(Addition(digits=3, form="reversed"), Answers(choices=4), steps=800),
-    {"model.block.mixer.heads": 2, "model.block.mixer.kv_heads": 2},
+    small_on_task(Addition(digits=3, form="reversed"), Answers(choices=4), steps=1500),
+    {
+        "model.block.mixer.heads": 2,
+        "model.block.mixer.kv_heads": 2,
+        "model.embed_std": None,
+        "record.evaluations": 1,
+    },
 )
 
 experiment = Emergence(
@@ -24,7 +29,7 @@ experiment = Emergence(
         "plain": {"data.task": Addition(digits=3, form="plain")},
         "reversed, 500 sums": {"data.pool": 500},
     },
-    sizes=at_widths(base, (4, 6, 8, 10, 12, 16, 24, 48)),
+    sizes=at_widths(base, (4, 8, 12, 16, 24, 32, 48)),
     over="params",
     panels=(
         Panel(title="exact match", metrics=("answers.exact", "answers.foretold")),

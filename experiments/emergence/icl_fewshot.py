@@ -16,14 +16,20 @@ from lm.sweep import Advantage, Emergence, Panel, Reaches, at_widths
 task = FewShot(classes=16, labels=4, ways=4, shots=8, usual=0.5, bare=0.25)
 
 base = replace(
-    small_on_task(task, Kinds(examples=1024), steps=2000),
-    {"data.heldout": 0.0, "data.test": 1024, "model.block": Block(mixer=mha(2), ff=None), "model.position": None},
+    small_on_task(task, Kinds(examples=1024), steps=1000),
+    {
+        "data.heldout": 0.0,
+        "data.test": 1024,
+        "model.block": Block(mixer=mha(2), ff=None),
+        "model.position": None,
+        "model.embed_std": None,
+    },
 )
 
 experiment = Emergence(
     base=base,
     arms={"2 layers": {}},
-    sizes=at_widths(base, (4, 8, 16, 32, 64, 96)),
+    sizes=at_widths(base, (4, 8, 16, 32, 64)),
     over="params",
     panels=(
         Panel(

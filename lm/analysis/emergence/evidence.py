@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from lm.analysis.emergence.shapes import BREAKING, SMOOTH, Axis, Fitted, Piecewise, fit_shape
+from lm.analysis.emergence.shapes import BREAKING, LEAST, SMOOTH, Axis, Fitted, Piecewise, fit_shape
 from lm.analysis.tables import TableError
 
-LEAST = 6  # points: with fewer, no breaking shape leaves an error to judge it by
 RESOLUTION = 1e-6  # of the squared range of y: a mean squared residual below it is rounding, not a better fit
 MOST_OF_IT = 0.8  # of the change: what a logistic does between 10% and 90% of its rise
+ROUNDING = 1e-12  # of the largest y
 HALF = 0.5  # of the observed stretch: a change that takes longer has no place, it is the curve
 KINK = 3.0  # times the slope: as much as the chords differ of the two halves of a parabola that begins at its vertex
 BEYOND = 3.0  # residual deviations: what a segment must change by, for its slope to be one
@@ -101,8 +101,10 @@ def gain(richer: Fitted, plainer: Fitted, y: np.ndarray) -> float:
 
 
 def _mean_square(fitted: Fitted, y: np.ndarray) -> float:
-    """No less than 1e-6 of the squared range of y: below, fits only compete in following digits."""
-    return max(fitted.rss / fitted.points, RESOLUTION * float(np.ptp(y)) ** 2, 1e-300)
+    """Of the residuals; no less than 1e-6 of the squared range of y, nor than rounding leaves of equal y: below, fits
+    only compete in following digits."""
+    rounding = (ROUNDING * float(np.max(np.abs(y)))) ** 2
+    return max(fitted.rss / fitted.points, RESOLUTION * float(np.ptp(y)) ** 2, rounding, 1e-300)
 
 
 def deviation(fitted: Fitted) -> float:

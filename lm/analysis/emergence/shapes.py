@@ -20,7 +20,9 @@ from lm.analysis.tables import TableError
 Kind = Literal["log", "linear"]
 Range = tuple[float, float, int]  # least, most, and how many places the grid has between them
 
+LEAST = 6  # different x: with fewer, no breaking shape leaves an error to judge it by
 STARTS = 8  # points of the grid, the best ones that aren't neighbours, from which the search goes on
+FEWER = 3  # of each of many curves, such as resamples
 STEPS = 30  # of each
 NEARBY = 1e-6  # of the grid's step: for differences
 RISE = 2 * math.log(9)  # scales of a logistic from 10% to 90% of its rise
@@ -272,15 +274,16 @@ def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Ax
     if not (u.shape == values.shape == w.shape) or not np.isfinite(values).all() or not np.all(w > 0):
         raise TableError("a curve needs a number y, and a positive weight, at every x")
     start, span = float(u.min()), float(np.ptp(u))
-    if span == 0 or (len(np.unique(u)) < 6 and shape.breaks):
-        raise TableError(f"{len(np.unique(u))} different x are too few for a {shape.name} curve; 6 are needed")
+    different, least = len(np.unique(u)), LEAST if shape.breaks else 2
+    if different < least:
+        raise TableError(f"{different} different x are too few for a {shape.name} curve; {least} are needed")
     z, root = (u - start) / span, np.sqrt(w)
     free = shape.ranges(z)
     if len(u) <= shape.linear + len(free):
         raise TableError(
             f"{len(u)} points are too few for the {shape.parameters(z)} parameters of a {shape.name} curve"
         )
-    theta = _search(shape, z, (values * root)[None], root)[0] if free else np.zeros(0)
+    theta = _search(shape, z, (values * root)[None], root, STARTS)[0] if free else np.zeros(0)
     basis = shape.basis(theta, z)
     b = np.linalg.lstsq(basis * root[:, None], values * root, rcond=1e-10)[0]
     rss = float(np.sum(w * (values - basis @ b) ** 2))
@@ -290,19 +293,19 @@ def fit_shape(shape: Shape, x: Any, y: Any, weights: Any = None, axis: Axis = Ax
 def refit(fitted: Fitted, x: Any, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same shape fitted to many y [B, n] at the same x, all at once: theta [B, free] and b [B, linear]."""
     shape, z = fitted.shape, fitted.z(x)
-    theta = _search(shape, z, ys, np.ones(len(z))) if shape.ranges(z) else np.zeros((len(ys), 0))
+    theta = _search(shape, z, ys, np.ones(len(z)), FEWER) if shape.ranges(z) else np.zeros((len(ys), 0))
     return theta, np.einsum("bkn,bn->bk", np.linalg.pinv(shape.basis(theta, z), rcond=1e-10), ys)
 
 
-def _search(shape: Shape, z: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """For each row of y [B, n], times the root of the weights, the least squares over theta [B, free]: from the best
-    points of the grid, those of all rows at once, by the steps of Levenberg (1944) and Marquardt (1963)."""
+def _search(shape: Shape, z: np.ndarray, ys: np.ndarray, root: np.ndarray, count: int) -> np.ndarray:
+    """For each row of y [B, n], times the root of the weights, the least squares over theta [B, free]: from its best
+    `count` points of the grid, all rows at once, by the steps of Levenberg (1944) and Marquardt (1963)."""
     ranges = shape.ranges(z)
     low, high, step = _bounds(ranges)
     grid = np.stack([g.ravel() for g in np.meshgrid(*[np.linspace(*r) for r in ranges], indexing="ij")], axis=-1)
     q = orthonormal(shape.basis(grid, z) * root[:, None])  # [G, n, k]
     explained = np.sum(np.einsum("bn,gnk->bgk", ys, q, optimize=True) ** 2, axis=-1)
-    starts = [_apart(grid[np.argsort(-row, kind="stable")[: 50 * STARTS]], step) for row in explained]
+    starts = [_apart(grid[np.argsort(-row, kind="stable")[: 50 * count]], step, count) for row in explained]
     owner = np.repeat(np.arange(len(ys)), [len(each) for each in starts])
     theta, y = np.concatenate(starts), ys[owner, None]
 
@@ -310,11 +313,11 @@ def _search(shape: Shape, z: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np
         q = orthonormal(shape.basis(theta, z) * root[:, None])
         return y - np.einsum("mgnk,mgk->mgn", q, np.einsum("mgnk,mon->mgk", q, y))
 
-    aside = np.concatenate([np.zeros((1, len(step))), np.diag(NEARBY * step)])
+    aside = np.diag(NEARBY * step)
     damping = np.full((len(theta), 1), 1e-2)
     left = residual(theta[:, None])[:, 0]
     for _ in range(STEPS):
-        slopes = (residual(theta[:, None] + aside[1:]) - left[:, None]) / NEARBY  # [M, free, n], by grid steps
+        slopes = (residual(theta[:, None] + aside) - left[:, None]) / NEARBY  # [M, free, n], by grid steps
         normal = slopes @ slopes.swapaxes(1, 2)
         size = np.einsum("mff->mf", normal)
         # a parameter that changes nothing stays where it is
@@ -330,13 +333,13 @@ def _search(shape: Shape, z: np.ndarray, ys: np.ndarray, root: np.ndarray) -> np
     return np.array([theta[owner == row][rss[owner == row].argmin()] for row in range(len(ys))])
 
 
-def _apart(places: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The first of the places that aren't neighbours of earlier ones."""
+def _apart(places: np.ndarray, step: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` of the places that aren't neighbours of earlier ones."""
     kept: list[np.ndarray] = []
     for place in places:
         if all(np.any(np.abs(place - other) > 1.5 * step) for other in kept):
             kept.append(place)
-        if len(kept) == STARTS:
+        if len(kept) == count:
             break
     return np.array(kept)
 

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from lm.analysis.emergence.bimodal import Modes, modes
-from lm.analysis.emergence.evidence import FINELY, LEAST, Evidence, compare_shapes, transitions
-from lm.analysis.emergence.shapes import Axis, Fitted, Kind, refit
+from lm.analysis.emergence.evidence import FINELY, Evidence, compare_shapes, transitions
+from lm.analysis.emergence.shapes import LEAST, Axis, Fitted, Kind, refit
 from lm.analysis.paired import mean_interval
 from lm.analysis.tables import TableError
 from lm.analysis.text import either, si

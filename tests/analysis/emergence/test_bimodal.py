@@ -24,7 +24,7 @@ class TestModes:
         assert 0.8 < found.gap < 1
 
     def test_three_groups(self) -> None:
-        x = np.repeat([0.0, 1.0, 2.0], 10) + np.random.default_rng(0).normal(0, 0.03, 30)
+        x = np.repeat([0.0, 1.0, 3.0], 10) + np.random.default_rng(0).normal(0, 0.03, 30)
         assert modes(x).count == 3
 
     @pytest.mark.parametrize("n", [6, 16])
