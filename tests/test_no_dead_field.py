@@ -53,7 +53,7 @@ from lm.evals import Answers, Estimates, Kinds, Positions
 from lm.infer import Greedy, Sample
 from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
-from lm.nn import Llama3Scaling, Mask, RoPE, YaRN, gqa, mha, param
+from lm.nn import Block, Llama3Scaling, Mask, RoPE, YaRN, gqa, mha, param
 from lm.objectives import NextToken
 from lm.sharding import ShardingRules
 from lm.sweep import (
@@ -459,7 +459,7 @@ CLAIMS: tuple[Claim, ...] = (
     Never(expected="a", series="arm", metric="m", level=2.0),
     Delayed(expected="a", series="arm", early="m", late="n", level=0.5, factor=3.0),
     Together(expected="a", series="arm", metrics=("m", "n"), factor=5.0),
-    Near(expected="a", series="arm", metric="m", gold="n", tolerance=0.1),
+    Near(expected="a", series="arm", metric="m", gold="bound", tolerance=1.0),
     NeverBelow(expected="a", series="arm", metric="m", gold="bound", slack=0.06),
     Dwells(expected="a", series="phase", metric="m", gold="bound", tolerance=0.025, factor=7.0),
     Staircase(expected="a", series="arm", metrics="[mn]", level=0.5, count=2, factor=3.0),
@@ -500,16 +500,13 @@ def emergence(run: Run) -> Emergence:
 
 
 @cache
-def published() -> tuple[str, str]:
-    """Two files of scores of twelve models on two tasks."""
-    folder, files = Path(_scratch("published")), []
-    for late in (0.3, 0.4):
-        lines = ["model,family,params,tokens,easy_acc,hard_acc"]
-        scores = [(i, min(0.1 * i, 1), max(0.1 * i - late, 0)) for i in range(12)]
-        lines += [f"m{i},f{i % 6},{2**i}e6,{1.5**i}e9,{easy},{hard}" for i, easy, hard in scores]
-        (folder / f"{late}.csv").write_text("\n".join(lines))
-        files.append(str(folder / f"{late}.csv"))
-    return files[0], files[1]
+def published() -> str:
+    """A file of scores of twelve models on two tasks."""
+    lines = ["model,family,params,tokens,easy_acc,hard_acc"]
+    lines += [f"m{i},f{i % 6},{2**i}e6,{1.5**i}e9,{min(0.1 * i, 1)},{max(0.1 * i - 0.4, 0)}" for i in range(12)]
+    path = Path(_scratch("published"), "scores.csv")
+    path.write_text("\n".join(lines))
+    return str(path)
 
 
 @cache
@@ -557,7 +554,7 @@ def bases() -> tuple[Base, ...]:
         *(Base(claim, see_claim) for claim in CLAIMS),
         Base(Panel(title="a", metrics=("a.m", "a.n"), golds=("a.g",), levels={"b": 0.5}), see_panel),
         Base(emergence(run), see_emergence),
-        Base(Published(scores=published()[0], tasks=("easy",), resamples=4), see_published),
+        Base(Published(scores=published(), tasks=("easy",), resamples=4), see_published),
         *(Base(search, see_search) for search in searches(run)),
         *(
             Base(each, see_distribution)
@@ -592,18 +589,20 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Attention", "position"): [None],
     ("Attention", "qk_norm"): [None],
     ("Adafactor", "factored_from"): [100],
+    ("Decoder", "vocab_multiple"): [64],
     ("Training", "objective"): [NextToken(z_loss=0.5)],
     ("Training", "execution"): [Execution(remat="full")],
     ("Run", "record"): [Recording(every=3)],
     ("Recording", "measures"): [(Positions(examples=2),)],
     ("Answers", "task"): [Addition(digits=1, form="reversed")],
     ("Answers", "choices"): [3],
+    ("Estimates", "at"): [1],
     ("Fourier", "top"): [3],
     ("Heads", "symbols"): [6],
     ("Together", "metrics"): [("m", "bound")],
     ("Advantage", "of"): [("other", "m")],
     ("Advantage", "over"): [("other", "m")],
-    ("Emergence", "arms"): [{"only": {}, "another": {"train.clip": None}}],
+    ("Emergence", "arms"): [{"only": {}, "another": {"train.init_scale": 2.0}}],
     ("Emergence", "sizes"): [{"one": {"train.clip": 0.5}}],
     ("Published", "tasks"): [("hard",)],
     ("Ablation", "at"): ["model.block.mixer.position"],

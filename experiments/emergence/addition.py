@@ -3,7 +3,12 @@
     lm sweep run experiments/emergence/addition.py
     lm sweep run experiments/emergence/addition.py --preset smoke
 
-HEADER
+63 runs, 14 minutes on shared cores. Found: exact match of reversed sums is 0.00, 0.06, 0.36, 0.39, 0.98, 0.95, 0.98
+at 572 to 57,552 parameters (means of three seeds), of plain ones 0.00, 0.01, 0.01, 0.23, 0.86, 0.68, 0.69. Over size
+neither is told from a smooth curve, since seeds fall into two groups (at 4,020 parameters 0.94, 0.12 and 0.02), of
+which the mean is none; their log-probability is smooth, too (-6.6 to -0.1 nats). Over the loss of the same models
+exact match is 0.13 at most down to 0.59 nats a token and 0.69 at 0.195, while log-probability goes on evenly: that
+jump is the metric's. From 500 sums no size learns to add (0.08 at most on average).
 """
 
 from experiments.base import small_on_task

@@ -3,7 +3,12 @@
     lm sweep run experiments/emergence/grokking.py
     lm sweep run experiments/emergence/grokking.py --preset smoke
 
-HEADER
+12 runs, 28 minutes on shared cores (9 of them as one program). 35% of the 3,481 sums are trained on. Found: with
+weight decay 1 training accuracy passes 99% at step 1,010-1,750 and held-out accuracy 2.55 and 4.79 times later, at
+2,580 and 5,793, in two of three seeds; the third is at 29% after 10,000 steps. With weight decay 2 there is hardly a
+delay (1.14 and 1.64 times; the third seed stays at 94%), with 0.3 (0.36-0.46) and 0 (0.29-0.33) nobody generalises in
+the budget. The embedding's power gathers in five frequencies (0.95) where, and about when, it does: not in step in
+every seed.
 """
 
 from lm.data import TaskData

@@ -3,7 +3,9 @@
     lm sweep run experiments/emergence/icl_fewshot.py
     lm sweep run experiments/emergence/icl_fewshot.py --preset smoke
 
-HEADER
+15 runs, 4 minutes on shared cores. Found: without examples every size is as good as can be (0.63). Examples in the
+context add nothing at 308 parameters, 0.08 at 872, 0.33 at 2,768 and 0.35 to 0.37 from 9,632 on, where accuracy is
+0.95 to 1.00: means over three seeds.
 """
 
 from experiments.base import small_on_task
