@@ -270,13 +270,13 @@ def see_distribution(distribution: Any) -> Any:
 
 
 def see_run(run: Run) -> Any:
-    """What a trained run leaves: its rows without times, its checkpoints and snapshots."""
+    """What a trained run leaves: its rows without times, its checkpoints and snapshots; and how it is dispatched."""
     folder = RunFolder(Path(_scratch("run")))
     train(run, folder.path, Machine(quiet=True))
     timed = ("seconds", "tokens_per_second", "mfu")
     rows = [{k: v for k, v in row.items() if k not in timed} for row in read(folder.rows)]
     kept = [sorted(p.name for p in where.glob("*")) for where in (folder.checkpoints, folder.snapshots)]
-    return rows, kept
+    return rows, kept, run.steps_at_once
 
 
 def see_measures(run: Run) -> Any:
