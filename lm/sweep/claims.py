@@ -1,4 +1,4 @@
-"""What an experiment expects to see, as values: written before it is run, and judged by what it measured.
+"""What an experiment expects to see, as values, judged by what it measured.
 
 A claim names series (arms) and metrics as the report does: "heldout.accuracy", "answers.exact". Each seed is judged by
 itself, and a claim holds where it does in every seed; those that speak of an average say so.
@@ -250,7 +250,8 @@ class Shape(Claim):
 
         x, values = measured.matrix(self.metric, self.series)
         # seeds break at places of their own in training; over sizes a seed is no curve, only their mean is one
-        each = [curve_verdict(x, values)] if measured.over_sizes else [curve_verdict(x, [one]) for one in values]
+        curves, least = [values] if measured.over_sizes else values, measured.told_from_zero(self.metric, self.series)
+        each = [curve_verdict(x, curve, least=least) for curve in curves]
         said = "; ".join(dict.fromkeys(found.words(measured.unit) for found in each)) or "not measured"
         known = [found.kind in self.kinds for found in each if found.kind != "unknown"]
         return f"{self.series}: {self.metric} {said}", _all(known)

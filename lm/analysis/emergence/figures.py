@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lm.analysis.curves import LABELS
 from lm.analysis.emergence.measured import Measured
-from lm.analysis.emergence.scores import detectable
 from lm.analysis.style import (
     BASELINE,
     COLOURS,
@@ -204,13 +203,8 @@ def _golds(measured: Measured, metrics: Sequence[str]) -> list[tuple[str, float]
 
 
 def _told_from_zero(measured: Measured, lines: Sequence[Line]) -> float | None:
-    """Below what share these numbers of examples can't tell exact answers from none; None where none are drawn."""
-    counts = []
-    for line in lines:
-        split, name = line.metric.rsplit(".", 1)
-        if name == "exact" and f"{split}.examples" in measured.metrics:
-            counts += measured.ends(f"{split}.examples", line.series).values()
-    return detectable(int(min(counts))) if counts else None
+    """Below what share exact answers can't be told from none; None where none are drawn."""
+    return max((measured.told_from_zero(line.metric, line.series) for line in lines), default=0.0) or None
 
 
 @styled

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lm.analysis.emergence.mirage import exact_from_tokens
+from lm.analysis.emergence.scores import detectable
 from lm.analysis.tables import TableError, finished, need
 from lm.errors import unknown
 
@@ -76,6 +77,14 @@ class Measured:
             if len(x):
                 found[seed] = x, ours[seed][1][mine], theirs[seed][1][its]
         return found
+
+    def told_from_zero(self, metric: str, series: str) -> float:
+        """Which share of exact answers so many examples tell from none; 0 for other metrics."""
+        split, name = metric.rsplit(".", 1)
+        if name != "exact" or f"{split}.examples" not in self.metrics:
+            return 0.0
+        counts = self.ends(f"{split}.examples", series).values()
+        return detectable(int(min(counts))) if counts else 0.0
 
     def ends(self, metric: str, series: str) -> dict[Hashable, float]:
         """Each seed's value at its largest x."""

@@ -64,7 +64,7 @@ def emergence_report(
 
 def _verdict(measured: Measured, series: str, metric: str) -> CurveVerdict:
     try:
-        return curve_verdict(*measured.matrix(metric, series))
+        return curve_verdict(*measured.matrix(metric, series), least=measured.told_from_zero(metric, series))
     except TableError:  # nothing of that name was measured
         return CurveVerdict(kind="unknown")
 
@@ -73,7 +73,7 @@ def _claims_table(judged: Sequence[Judged]) -> Table:
     frame = pd.DataFrame([(e, s, HOLDS[h]) for e, s, h in judged], columns=pd.Index(["expected", "seen", "holds"]))
     columns = tuple(Column(name, ("{" + name + "}",)) for name in ("expected", "holds", "seen"))
     caption = (
-        "Written into the experiment's file before it was run. Each seed is judged by itself, and all have to agree, "
+        "Expected by the experiment's file. Each seed is judged by itself, and all have to agree, "
         "unless it is said that a mean is judged. Brackets: the range over seeds."
     )
     return Table(name="claims", frame=frame, columns=columns, caption=caption)
