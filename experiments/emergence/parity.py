@@ -3,7 +3,10 @@
     lm sweep run experiments/emergence/parity.py
     lm sweep run experiments/emergence/parity.py --preset smoke
 
-HEADER
+3 runs, 9 minutes on shared cores. Found: 7, 5 and 8 of the eight parities are learned in 4,000 steps, the last 11 to
+48 times later than the first. Each goes from 75% to 95% while training grows 1.19 times (median; one took 4.36 times,
+4 of 24 never got there), and the loss over all takes 10 to 27 times longer to fall from 0.65 to 0.05 nats (in one of
+three seeds it doesn't get there).
 """
 
 from experiments.base import small_on_task
@@ -16,7 +19,7 @@ task = SparseParity(tasks=8, bits=12, subset=2, skew=0.5)
 
 experiment = Emergence(
     base=replace(
-        small_on_task(task, Kinds(examples=2048), steps=8000, batch=128),
+        small_on_task(task, Kinds(examples=2048), steps=4000, batch=128),
         {"model.layers": 1, "train.optimizer.learning_rate": 2e-3, "data.test": 2048, "record.evaluations": 8},
     ),
     arms={"8 parities": {}},

@@ -3,7 +3,10 @@
     lm sweep run experiments/emergence/regression.py
     lm sweep run experiments/emergence/regression.py --preset smoke
 
-HEADER
+3 runs, 7 minutes on shared cores. Found: after a plateau at the error of guessing 0 (0.97) to about step 700 the
+squared error after 2 d = 4 pairs falls to 0.115 [0.114, 0.123]; least squares has 0.462 there, Bayes (ridge) 0.112,
+and the model is never below it (least difference +0.0005). After 6 pairs it is below ridge (0.08 against 0.097),
+which doesn't know that values end at 3: with its predictions cut there ridge has 0.071.
 """
 
 from experiments.base import small_on_task
@@ -11,7 +14,7 @@ from lm.config import replace
 from lm.data.synthetic import LinearRegression
 from lm.evals import Estimates
 from lm.nn import RoPE
-from lm.sweep import Emergence, Near, NeverBelow, Panel
+from lm.sweep import Emergence, Near, NeverBelow, Panel, Reaches
 
 task = LinearRegression(dimensions=2, shots=8, codebook=32, noise=0.2, bins=24, limit=3.0)
 
@@ -39,22 +42,22 @@ experiment = Emergence(
         Panel(title="held-out loss", metrics=("heldout.loss",)),
     ),
     claims=(
-        Near(
-            expected="after 2 d pairs the error is within 0.1 of least squares (Garg et al. 2022)",
+        Reaches(
+            expected="after 2 d pairs the error is at most 0.1 above that of least squares (Garg et al. 2022)",
             series="3 layers",
-            metric="estimates.model",
-            gold="estimates.least_squares",
-            tolerance=0.1,
+            metric="estimates.beyond_least_squares",
+            level=0.1,
+            rising=False,
         ),
         Near(
-            expected="it is nearer to Bayes, which knows the prior, than to least squares",
+            expected="... and near that of Bayes, which knows the prior",
             series="3 layers",
             metric="estimates.model",
             gold="estimates.ridge",
             tolerance=0.05,
         ),
         NeverBelow(
-            expected="never better than Bayes",
+            expected="never better than Bayes there",
             series="3 layers",
             metric="estimates.model",
             gold="estimates.ridge",

@@ -296,6 +296,13 @@ class TestShape:
         assert self.judged(self.STEP + wave, self.STEP - wave, over_sizes=True).holds is True
         assert self.judged(self.STEP + wave, self.STEP - wave).holds is False
 
+    @pytest.mark.parametrize(("examples", "jumps"), [(100, False), (10_000, True)])
+    def test_exact_answers_that_cant_be_told_from_none_are_no_jump(self, examples: int, jumps: bool) -> None:
+        exact = [dict(zip(self.X, 0.02 * self.STEP, strict=True))]
+        counts = [dict.fromkeys(self.X, examples)]
+        claim = Shape(expected="", series="arm", metric="answers.exact", kinds=("jump",))
+        assert holds(claim, {"answers.exact": exact, "answers.examples": counts}) is jumps
+
     def test_few_points_say_nothing(self) -> None:
         judged = self.JUMP.judged(of({"m": [SOON]}))
         assert judged.holds is None and judged.seen == "arm: m not known: fewer than 6 places were measured"

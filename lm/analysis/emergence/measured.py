@@ -80,7 +80,7 @@ class Measured:
 
     def told_from_zero(self, metric: str, series: str) -> float:
         """Which share of exact answers so many examples tell from none; 0 for other metrics."""
-        split, name = metric.rsplit(".", 1)
+        split, _, name = metric.rpartition(".")
         if name != "exact" or f"{split}.examples" not in self.metrics:
             return 0.0
         counts = self.ends(f"{split}.examples", series).values()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lm.analysis.emergence.measured import measured, passage
+from lm.analysis.emergence.scores import wilson
 from lm.analysis.tables import TableError
 from tests.analysis.emergence.made import runs, table
 
@@ -140,6 +141,15 @@ class TestMeasured:
         pairs = found.pairs("m", "n", "a")
         assert list(pairs) == [0]
         assert [part.tolist() for part in pairs[0]] == [[1, 4], [1, 4], [-1, -4]]
+
+    def test_what_so_few_exact_answers_tell_from_none(self) -> None:
+        counts = {"answers.examples": [{1: 400}, {1: 100}]}
+        found = table(
+            {"a": {"answers.exact": [{1: 0.5}] * 2, "answers.choice": [{1: 0.5}] * 2} | counts, "b": {"m": [{1: 0}]}}
+        )
+        assert found.told_from_zero("answers.exact", "a") == wilson(0, 100)[1]
+        assert found.told_from_zero("answers.choice", "a") == found.told_from_zero("m", "b") == 0
+        assert found.told_from_zero("answers.exact", "b") == 0
 
     def test_the_first_passage(self) -> None:
         x, y = np.array([1.0, 2, 4, 8]), np.array([0.1, 0.6, 0.4, 0.9])
