@@ -154,7 +154,7 @@ def _others(fit: Fit) -> dict[str, float]:
 
 def _by_flops(figure: Figure, axes: Axes, flops: np.ndarray) -> Callable[[float], Any]:
     """Draws the scale of colours beside the axes; the colour of a budget."""
-    scale = ScalarMappable(LogNorm(flops.min(), flops.max()), colormaps[SHADES].reversed())
+    scale: Any = ScalarMappable(LogNorm(flops.min(), flops.max()), colormaps[SHADES].reversed())
     bar = figure.colorbar(scale, ax=axes, label=FLOPS, pad=0.01, aspect=30)
     bar.ax.minorticks_off()
     return scale.to_rgba
