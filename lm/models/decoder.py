@@ -13,10 +13,10 @@ from flax import nnx
 from lm import sharding
 from lm.config import ConfigError, config
 from lm.models.execution import Execution
+from lm.nn.aux import Aux, joined
 from lm.nn.block import Block, BlockLayer
 from lm.nn.cache import Cache as LayerCache
 from lm.nn.cost import Cost
-from lm.nn.feedforward import Aux
 from lm.nn.mask import positions_of
 from lm.nn.norms import Norm, RMSNorm
 from lm.nn.param import layer, normal, param, stacked
@@ -27,7 +27,7 @@ Cache = tuple[LayerCache, ...]
 
 
 class Hidden(NamedTuple):
-    """What the head reads: h [B L D] after the final norm, the cache if one was given, named scalars of the layers."""
+    """What the head reads: h [B L D] after the final norm, the cache if one was given, what the layers say besides."""
 
     h: jax.Array
     cache: Cache | None
@@ -195,31 +195,30 @@ class DecoderModel(nnx.Module):
             y, _, aux = block(x, positions, segments)
             return sharding.constrain(y, "batch", "length", None), aux
 
-        def body(x: jax.Array, blocks: list[BlockLayer]) -> tuple[jax.Array, Aux]:
-            total: Aux = {}
+        def body(x: jax.Array, blocks: list[BlockLayer]) -> tuple[jax.Array, list[Aux]]:
+            found = []
             for block in blocks:
                 x, aux = one(block, x)
-                total = add(total, aux)
-            return x, total
+                found.append(aux)
+            return x, found
 
         repeated = [jax.tree.map(lambda p: p[:whole], block) for block in pattern]
-        x, aux = jax.lax.scan(body, x, repeated, unroll=whole if execution.unrolls(self.spec.layers) else 1)
-        total = {name: jnp.sum(value) for name, value in aux.items()}
+        x, found = jax.lax.scan(body, x, repeated, unroll=whole if execution.unrolls(self.spec.layers) else 1)
         for block in pattern[: self.spec.layers % len(pattern)]:
             x, aux = one(layer(block, whole), x)
-            total = add(total, aux)
-        return x, total
+            found.append(aux)
+        return x, joined(found)
 
     def _cached_layers(
         self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache, layers: Sequence[BlockLayer]
     ) -> tuple[jax.Array, Cache, Aux]:
         """One layer after another, so that each updates its own cache in place."""
-        after, total = [], {}
+        after, found = [], []
         for one, old in zip(layers, cache, strict=True):
             x, new, aux = one(x, positions, segments, old)
             after.append(new)
-            total = add(total, aux)
-        return x, tuple(after), total
+            found.append(aux)
+        return x, tuple(after), joined(found)
 
     def layers(self) -> list[BlockLayer]:
         """Each layer in order, out of its stack."""
@@ -233,8 +232,3 @@ class DecoderModel(nnx.Module):
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
         """An empty cache for `length` tokens in each of `batch` rows. It may be longer than the model's context."""
         return tuple(block.mixer.init_cache(batch, length, dtype) for block, _ in self._layers())
-
-
-def add(a: Aux, b: Aux) -> Aux:
-    """The sum of two sets of named scalars; a name that one of them lacks counts 0 there."""
-    return {**a, **b, **{name: a[name] + b[name] for name in a.keys() & b.keys()}}

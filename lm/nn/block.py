@@ -10,8 +10,9 @@ import jax
 from flax import nnx
 
 from lm.config import ConfigError, config
+from lm.nn.aux import Aux
 from lm.nn.cost import Cost
-from lm.nn.feedforward import Aux, FeedForward
+from lm.nn.feedforward import FeedForward
 from lm.nn.mixer import Mixer
 from lm.nn.norms import Norm, RMSNorm
 
@@ -131,7 +132,7 @@ class BlockLayer(nnx.Module):
     def __call__(
         self, x: jax.Array, positions: jax.Array, segments: jax.Array, cache: Any = None
     ) -> tuple[jax.Array, Any, Aux]:
-        aux: Aux = {}
+        aux = Aux()
 
         def mix(h: jax.Array) -> jax.Array:
             nonlocal cache
@@ -140,9 +141,9 @@ class BlockLayer(nnx.Module):
             return y
 
         def feed(h: jax.Array) -> jax.Array:
+            nonlocal aux
             with jax.named_scope("ff"):
-                y, found = self.ff(h)  # type: ignore[misc]
-            aux.update(found)
+                y, aux = self.ff(h)  # type: ignore[misc]
             return y
 
         norm: dict[str, Part] = {name: lambda h: h for name in self.spec.residual.norms(self.spec)}

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lm.config import ConfigError, config
+from lm.nn.aux import Aux
 from lm.nn.cost import Cost, dense
 from lm.nn.kernels.recompute import recomputed
 from lm.nn.linear import Linear
 from lm.shapes import Array, Float
-
-Aux = dict[str, jax.Array]  # named scalars that a layer adds to the loss or the metrics
 
 
 class Activation(abc.ABC):
@@ -141,7 +140,7 @@ class MLPLayer(nnx.Module):
         self.down = Linear({"mlp": spec.hidden}, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
-        return self.down(recomputed(self.spec.activation, self.up(x))), {}
+        return self.down(recomputed(self.spec.activation, self.up(x))), Aux()
 
 
 class GatedMLPLayer(nnx.Module):
@@ -152,7 +151,7 @@ class GatedMLPLayer(nnx.Module):
         self.down = Linear({"mlp": spec.hidden}, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
-        return self.down(recomputed(self.spec.gated, self.gate(x), self.up(x))), {}
+        return self.down(recomputed(self.spec.gated, self.gate(x), self.up(x))), Aux()
 
 
 def to_residual(depth: int) -> float:

@@ -45,6 +45,6 @@ class NextToken(Objective):
                 label_smoothing=self.label_smoothing,
             )
         tokens = jnp.sum(weights)
-        aux = {name: value * tokens for name, value in hidden.aux.items()}
-        loss = ce.loss + sum(aux.values(), jnp.zeros(()))
-        return Sums(loss, jnp.sum(weights * ce.nats), tokens, jnp.sum(weights * ce.correct), aux)
+        loss = ce.loss + tokens * hidden.aux.loss
+        watched = {name: tokens * value for name, value in hidden.aux.metrics.items()}
+        return Sums(loss, jnp.sum(weights * ce.nats), tokens, jnp.sum(weights * ce.correct), watched)

@@ -16,14 +16,14 @@ class Sums(NamedTuple):
     """Sums over the tokens of a batch, so that parts of a batch add up to the whole. Float32 scalars.
 
     loss: what is trained; nats: the negative log-likelihood of the targets alone; tokens: the targets' weight;
-    correct: the weight of targets that were the likeliest token; aux: the layers' own scalars, times tokens.
+    correct: the weight of targets that were the likeliest token; watched: the layers' own metrics, times tokens.
     """
 
     loss: jax.Array
     nats: jax.Array
     tokens: jax.Array
     correct: jax.Array
-    aux: dict[str, jax.Array]
+    watched: dict[str, jax.Array]
 
 
 class Objective(abc.ABC):

@@ -145,7 +145,7 @@ class Program:
             "objective": sums.loss / sums.tokens,
             "accuracy": sums.correct / sums.tokens,
             **changes,
-            **{name: value / sums.tokens for name, value in sums.aux.items()},
+            **{name: value / sums.tokens for name, value in sums.watched.items()},
         }
         return state, metrics
 

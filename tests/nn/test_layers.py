@@ -40,6 +40,7 @@ from lm.nn import (
     reglu,
     swiglu,
 )
+from lm.nn.aux import Aux
 from lm.nn.linear import Linear
 from tests.tiny import FF, MODELS, made
 
@@ -99,7 +100,7 @@ def test_activations_and_the_layers_around_them(activation: Activation, exact: A
         hidden = exact(up) if spec is plain else exact(X @ layer.gate.weight[...] + layer.gate.bias[...]) * up
         y, aux = layer(jnp.asarray(X, jnp.float32))
         np.testing.assert_allclose(y, hidden @ w["down"][0] + w["down"][1], atol=1e-4, rtol=1e-4)
-        assert aux == {}
+        assert aux == Aux()
 
 
 def test_gated_forms_by_name() -> None:
