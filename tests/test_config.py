@@ -36,7 +36,7 @@ from lm.data.synthetic import ModularArithmetic
 from lm.evals import Answers
 from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
-from lm.nn import ALiBi, Block, Llama3Scaling, RoPE, YaRN, gqa, mha, swiglu
+from lm.nn import ALiBi, Block, Llama3Scaling, Mask, RoPE, YaRN, gqa, mha, swiglu
 from lm.train import AdamW, Cosine, Lion, Muon, Recording, Run, Training
 
 pytestmark = pytest.mark.core
@@ -222,9 +222,9 @@ class TestChecks:
         ("make", "said"),
         [
             (lambda: gqa(8, kv_heads=3), "kv_heads=3 must divide heads=8"),
-            (lambda: mha(8, windov=3), "did you mean 'window'?"),
-            (lambda: mha(8, window="3"), "Attention.window must be int or None, got '3' (str)"),
-            (lambda: mha(8, window=True), "Attention.window must be int or None"),
+            (lambda: Mask(windov=3), "did you mean 'window'?"),
+            (lambda: Mask(window="3"), "Mask.window must be int or None, got '3' (str)"),
+            (lambda: Mask(window=True), "Mask.window must be int or None"),
             (lambda: mha(8, position=YaRN(factor=2.0, original_length=9)), "must be RelativePosition or None"),
             (lambda: Execution(remat="some"), "must be one of 'none', 'dots', 'full', got 'some'"),
             (lambda: Whole(real=math.nan), "Whole.real is NaN"),
@@ -264,7 +264,7 @@ class TestPaths:
             ("model.block.mixr", "did you mean 'mixer'?"),
             ("modle.block", "did you mean 'model'?"),
             ("model.width.deeper", "model.width is 32, which has no field 'deeper'"),
-            ("model.block.mixer.window.size", "model.block.mixer.window is None"),
+            ("model.block.mixer.mask.window.size", "model.block.mixer.mask.window is None"),
         ],
     )
     def test_a_wrong_path_says_where_it_left_the_road(self, path: str, said: str) -> None:

@@ -607,7 +607,7 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Published", "tasks"): [("hard",)],
     ("Ablation", "at"): ["model.block.mixer.position"],
     ("Ablation", "adjust"): ["model.block.mixer.head_width"],
-    ("Ablation", "arms"): [{"a": mha(4), "b": mha(4, window=2)}],
+    ("Ablation", "arms"): [{"a": mha(4), "b": mha(4, mask=Mask(window=2))}],
     ("Training", "parametrization"): [MuP(base_width=4)],
     ("LRTransfer", "widths"): [(4, 16)],
     ("LRTransfer", "rates"): [(1e-3, 2e-3, 4e-3)],

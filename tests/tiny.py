@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,18 +13,34 @@ from flax import nnx
 from lm.models import Decoder
 from lm.nn import (
     GELU,
+    GRU,
+    LSTM,
+    MLA,
     MLP,
+    AcrossHeads,
     ALiBi,
     Attention,
+    BagOfWords,
     Block,
+    BlockSparse,
+    Differential,
+    Direct,
+    DynamicNTK,
+    Fixed,
+    FixedWindow,
     GatedMLP,
     LayerNorm,
     Learned,
     LinearScaling,
     Llama3Scaling,
+    LongRoPE,
+    Mask,
+    Mixer,
     NTKScaling,
     Parallel,
+    Plain,
     PostNorm,
+    ProportionalScaling,
     ReLU,
     RMSNorm,
     RoPE,
@@ -33,6 +50,7 @@ from lm.nn import (
     SiLU,
     Sinusoidal,
     SquaredReLU,
+    Strided,
     T5Bias,
     YaRN,
     gqa,
@@ -49,8 +67,8 @@ BLOCKS: dict[str, Block] = {
     "mha": Block(mixer=mha(HEADS), ff=FF),
     "gqa": Block(mixer=gqa(HEADS, 2), ff=GatedMLP(hidden=24, activation=SiLU(), bias=True), norm=LayerNorm()),
     "mqa, no position": Block(mixer=mqa(HEADS, position=None), ff=MLP(hidden=24, activation=GELU(), bias=True)),
-    "window": Block(mixer=gqa(HEADS, 2, window=3), ff=GatedMLP(hidden=24, activation=Sigmoid())),
-    "window of one": Block(mixer=gqa(HEADS, 2, window=1), ff=FF),
+    "window": Block(mixer=gqa(HEADS, 2, mask=Mask(window=3)), ff=GatedMLP(hidden=24, activation=Sigmoid())),
+    "window of one": Block(mixer=gqa(HEADS, 2, mask=Mask(window=1)), ff=FF),
     "biases": Block(mixer=gqa(HEADS, 2, bias=True, output_bias=True), ff=FF, norm=RMSNorm(bias=True)),
     "qk norm": Block(mixer=gqa(HEADS, 2, qk_norm=RMSNorm(zero_centered=True)), ff=FF, norm=RMSNorm(zero_centered=True)),
     "qk norm with bias, softcap": Block(mixer=mqa(HEADS, qk_norm=LayerNorm(), softcap=3.0), norm=LayerNorm(bias=False)),
@@ -59,11 +77,69 @@ BLOCKS: dict[str, Block] = {
     "rope, linear": Block(mixer=mha(HEADS, position=RoPE(scaling=LinearScaling(factor=2.0)))),
     "rope, ntk": Block(mixer=mha(HEADS, position=RoPE(scaling=NTKScaling(factor=2.0)))),
     "rope, yarn": Block(mixer=mqa(HEADS, position=RoPE(scaling=YaRN(factor=4.0, original_length=8)))),
+    "rope, yarn of all dimensions": Block(
+        mixer=mha(
+            HEADS,
+            position=RoPE(
+                fraction=0.5,
+                scaling=YaRN(factor=4.0, original_length=32, mscale=0.7, mscale_all_dim=1.2, truncate=False),
+            ),
+        )
+    ),
+    "rope, dynamic": Block(mixer=gqa(HEADS, 2, position=RoPE(scaling=DynamicNTK(factor=2.0, original_length=LENGTH)))),
+    "rope, longrope": Block(
+        mixer=gqa(
+            HEADS,
+            2,
+            position=RoPE(scaling=LongRoPE(short=(1.0, 1.5), long=(2.0, 4.0), factor=3.0, original_length=LENGTH)),
+        )
+    ),
+    "rope, proportional": Block(mixer=mha(HEADS, position=RoPE(scaling=ProportionalScaling(turned=0.5)))),
     "rope, llama 3": Block(mixer=gqa(HEADS, 2, position=RoPE(scaling=Llama3Scaling(original_length=32)))),
+    "qk norm across heads": Block(mixer=gqa(HEADS, 2, qk_norm=AcrossHeads(norm=RMSNorm())), ff=FF),
+    "prefix": Block(mixer=gqa(HEADS, 2, mask=Mask(prefix=True)), ff=FF),
+    "prefix, window": Block(mixer=mqa(HEADS, mask=Mask(prefix=True, window=4))),
+    "sinks": Block(mixer=gqa(HEADS, 2, mask=Mask(window=2, sinks=1)), ff=FF),
+    "strided": Block(mixer=mha(HEADS, mask=Mask(window=2, pattern=Strided(stride=4))), ff=FF),
+    "dilated": Block(mixer=mqa(HEADS, mask=Mask(pattern=Strided(stride=2, count=3))), ff=FF),
+    "fixed": Block(mixer=mha(HEADS, mask=Mask(pattern=Fixed(stride=4, summary=2)))),
+    "blocks": Block(mixer=gqa(HEADS, 2, mask=Mask(pattern=BlockSparse(size=2)))),
+    "blocks, random": Block(
+        mixer=mha(HEADS, mask=Mask(sinks=1, pattern=BlockSparse(size=2, near=0, random=1, seed=1)))
+    ),
+    "mla": Block(mixer=MLA(heads=HEADS, kv_rank=6, q_rank=5, nope_width=4, rope_width=2, value_width=3), ff=FF),
+    "mla, one query map": Block(
+        mixer=MLA(
+            heads=2,
+            kv_rank=8,
+            nope_width=3,
+            rope_width=4,
+            value_width=5,
+            position=RoPE(scaling=YaRN(factor=4.0, original_length=32, mscale_all_dim=1.0)),
+            mask=Mask(window=5),
+            norm=LayerNorm(),
+            bias=True,
+            output_bias=True,
+        )
+    ),
+    "mla, scale": Block(
+        mixer=MLA(heads=2, kv_rank=4, q_rank=6, nope_width=4, rope_width=2, value_width=4, bias=True, scale=0.3)
+    ),
+    "differential": Block(mixer=Differential(heads=2, kv_heads=1), ff=FF),
+    "differential, window": Block(
+        mixer=Differential(heads=2, kv_heads=2, head_width=6, mask=Mask(window=3), lambda_init=0.3)
+    ),
     "alibi": Block(mixer=gqa(HEADS, 2, position=ALiBi()), ff=GatedMLP(hidden=24), residual=Sandwich()),
-    "alibi, window": Block(mixer=mha(HEADS, position=ALiBi(), window=4), ff=FF, residual=Parallel()),
+    "alibi, window": Block(mixer=mha(HEADS, position=ALiBi(), mask=Mask(window=4)), ff=FF, residual=Parallel()),
     "t5": Block(mixer=gqa(HEADS, 2, position=T5Bias(buckets=8, max_distance=10)), ff=FF, residual=SharedParallel()),
-    "t5, window": Block(mixer=mqa(HEADS, position=T5Bias(buckets=8, max_distance=10), window=5), norm=None),
+    "t5, window": Block(mixer=mqa(HEADS, position=T5Bias(buckets=8, max_distance=10), mask=Mask(window=5)), norm=None),
+    "lstm": Block(mixer=LSTM(), norm=None, residual=Plain()),
+    "lstm, hidden": Block(mixer=LSTM(hidden=24), ff=FF),
+    "gru": Block(mixer=GRU(), residual=Plain()),
+    "gru, hidden": Block(mixer=GRU(hidden=20), ff=FF),
+    "fixed window": Block(mixer=FixedWindow(tokens=3), norm=None, residual=Plain()),
+    "fixed window, hidden, direct": Block(mixer=FixedWindow(tokens=4, hidden=24, direct=Direct()), ff=FF),
+    "bag of words": Block(mixer=BagOfWords(), ff=FF),
 }
 
 MODELS: dict[str, Decoder] = {
@@ -103,10 +179,25 @@ def made(model: Decoder, seed: int = 0, std: float = 0.5) -> tuple[nnx.GraphDef,
     return graph, jax.tree_util.tree_map_with_path(draw, shapes)
 
 
+def mixer_of(model: Decoder, layer: int = 0) -> Mixer:
+    return model.pattern[layer % len(model.pattern)].mixer
+
+
 def attention(model: Decoder, layer: int = 0) -> Attention:
-    mixer = model.pattern[layer % len(model.pattern)].mixer
+    mixer = mixer_of(model, layer)
     assert isinstance(mixer, Attention)
     return mixer
+
+
+def mask_of(mixer: Mixer) -> Mask:
+    """What it may see; a mixer that says nothing sees all that came before."""
+    return getattr(mixer, "mask", Mask())
+
+
+def pair_flops(mixer: Mixer, width: int) -> int:
+    """FLOPs of a (query, key) pair, which the program does for masked ones too; 0 for mixers without pairs."""
+    count: Callable[[int], int] | None = getattr(mixer, "pair_flops", None)
+    return 0 if count is None else count(width)
 
 
 def packed(rows: int = 2, length: int = LENGTH, seed: int = 0) -> dict[str, np.ndarray]:

@@ -47,7 +47,7 @@ def advance(model: Decoder, params: param.Params) -> Advance:
     layers = module.layers()
 
     def feed(tokens: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        hidden = module.hidden(tokens, positions, segments, cache, Execution(), layers)
+        hidden = module.hidden(tokens, positions, segments, cache, Execution(), layers=layers)
         assert hidden.cache is not None
         return module.logits(hidden.h[:, -1:])[:, 0], hidden.cache
 

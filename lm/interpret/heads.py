@@ -171,7 +171,7 @@ def _scores(model: DecoderModel, tokens: jax.Array, occurring: jax.Array) -> lis
                 "prefix_matching": prefix_matching(pattern, tokens),
                 "previous_token": previous_token(pattern),
                 "copying": copied,
-                "entropy": entropy(pattern, block.mixer.spec.mask()),
+                "entropy": entropy(pattern, block.mixer.spec.mask),
             }
         )
     return found

@@ -1,9 +1,13 @@
 """Layers: each a config (the spec a researcher writes) and the module it builds."""
 
 from lm.nn.attention import Attention, gqa, mha, mqa
+from lm.nn.aux import Aux
 from lm.nn.bias import ALiBi, T5Bias
-from lm.nn.block import Block, Parallel, PostNorm, PreNorm, Residual, Sandwich, SharedParallel
+from lm.nn.block import Block, OutputNorm, Parallel, Plain, PostNorm, PreNorm, Residual, Sandwich, SharedParallel
+from lm.nn.context import BagOfWords, Direct, FixedWindow
 from lm.nn.cost import Cost
+from lm.nn.cross import Context, Cross, cross_attention
+from lm.nn.differential import Differential
 from lm.nn.feedforward import (
     GELU,
     MLP,
@@ -19,17 +23,33 @@ from lm.nn.feedforward import (
     reglu,
     swiglu,
 )
+from lm.nn.head_norm import AcrossHeads
 from lm.nn.mask import Mask
 from lm.nn.mixer import Mixer
+from lm.nn.mla import MLA
 from lm.nn.norms import LayerNorm, Norm, RMSNorm
 from lm.nn.positions import AbsolutePosition, Learned, Sinusoidal
+from lm.nn.recurrent import GRU, LSTM
 from lm.nn.relative import RelativePosition
-from lm.nn.rope import LinearScaling, Llama3Scaling, NTKScaling, RoPE, YaRN
+from lm.nn.rope import (
+    DynamicNTK,
+    LinearScaling,
+    Llama3Scaling,
+    LongRoPE,
+    NTKScaling,
+    ProportionalScaling,
+    RoPE,
+    YaRN,
+)
+from lm.nn.sparse import BlockSparse, Fixed, Sparse, Strided
 
 __all__ = [
-    "GELU", "MLP", "ALiBi", "AbsolutePosition", "Activation", "Attention", "Block", "Cost", "FeedForward", "GatedMLP",
-    "LayerNorm", "Learned", "LinearScaling", "Llama3Scaling", "Mask", "Mixer", "NTKScaling", "Norm", "Parallel",
-    "PostNorm", "PreNorm", "RMSNorm", "ReLU", "RelativePosition", "Residual", "RoPE", "Sandwich", "SharedParallel",
-    "SiLU", "Sigmoid", "Sinusoidal", "SquaredReLU", "T5Bias", "YaRN", "geglu", "glu", "gqa", "mha", "mqa", "reglu",
+    "BagOfWords", "Direct", "FixedWindow", "GRU", "LSTM",
+    "GELU", "MLA", "MLP", "ALiBi", "AbsolutePosition", "AcrossHeads", "Activation", "Attention", "Aux", "Block",
+    "BlockSparse", "Context", "Cost", "Cross", "Differential", "DynamicNTK", "FeedForward", "Fixed", "GatedMLP",
+    "LayerNorm", "Learned", "LinearScaling", "Llama3Scaling", "LongRoPE", "Mask", "Mixer", "NTKScaling", "Norm",
+    "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm", "ProportionalScaling", "RMSNorm", "ReLU",
+    "RelativePosition", "Residual", "RoPE", "Sandwich", "SharedParallel", "SiLU", "Sigmoid", "Sinusoidal", "Sparse",
+    "SquaredReLU", "Strided", "T5Bias", "YaRN", "cross_attention", "geglu", "glu", "gqa", "mha", "mqa", "reglu",
     "swiglu",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from flax import nnx
@@ -10,13 +9,14 @@ from flax import nnx
 from lm import sharding
 from lm.config import ConfigError, config
 from lm.nn import cache as kv
+from lm.nn import head_norm
 from lm.nn.cost import Cost, dense
 from lm.nn.feedforward import to_residual
+from lm.nn.head_norm import HeadNorm
 from lm.nn.kernels import attention, attention_decode, attention_plain
 from lm.nn.linear import Linear
 from lm.nn.mask import Mask
 from lm.nn.mixer import Mixer, MixerLayer
-from lm.nn.norms import Norm
 from lm.nn.relative import RelativeLayer, RelativePosition
 from lm.nn.rope import RoPE
 from lm.shapes import Array, Float, Int
@@ -26,18 +26,19 @@ from lm.shapes import Array, Float, Int
 class Attention(Mixer):
     """Scaled dot-product attention: `heads` query heads share `kv_heads` keys and values (Ainslie et al. 2023).
 
-    kv_heads == heads is MHA, kv_heads == 1 is MQA. head_width None: width / heads. scale None: head_width^-0.5.
-    window: only the last `window` positions are seen. qk_norm: a norm on each query and key head (Dehghani et al.
-    2023). softcap: scores become softcap tanh(score / softcap) (Gemma 2). bias: on q, k and v; output_bias: after them.
+    kv_heads == heads is MHA, kv_heads == 1 is MQA. head_width None: width / heads. scale None: head_width^-0.5,
+    times what a YaRN position asks.
+    mask: which keys a query sees. qk_norm: a norm on queries and keys (Dehghani et al. 2023), each head alone or
+    `AcrossHeads`. softcap: scores become softcap tanh(score / softcap) (Gemma 2). bias: on q, k and v; output_bias:
+    after them.
     """
 
     heads: int
     kv_heads: int
     head_width: int | None = None
     position: RelativePosition | None = RoPE()
-    causal: bool = True
-    window: int | None = None
-    qk_norm: Norm | None = None
+    mask: Mask = Mask()
+    qk_norm: HeadNorm | None = None
     softcap: float | None = None
     scale: float | None = None
     bias: bool = False
@@ -52,10 +53,6 @@ class Attention(Mixer):
             raise ConfigError(f"head_width={self.head_width} must be at least 1, or None for width / heads")
         if self.softcap is not None and self.softcap <= 0:
             raise ConfigError(f"softcap={self.softcap} must be positive, or None for no cap")
-        self.mask()  # checks the window
-
-    def mask(self) -> Mask:
-        return Mask(causal=self.causal, window=self.window)
 
     def width_of_head(self, width: int) -> int:
         if self.head_width is not None:
@@ -72,12 +69,18 @@ class Attention(Mixer):
         q = dense(width, self.heads * p, length, self.bias)
         k = dense(width, self.kv_heads * p, length, self.bias)
         out = dense(self.heads * p, width, length, self.output_bias)
-        scores = Cost(flops=4 * self.mask().pairs(length) * self.heads * p)
-        kept = length if self.window is None else min(length, self.window)
-        total = q + k + k + out + scores + Cost(cache=2 * kept * self.kv_heads * p)
-        if self.qk_norm is not None:
-            total += self.qk_norm.cost(p) + self.qk_norm.cost(p)
+        scores = Cost(flops=self.mask.pairs(length) * self.pair_flops(width))
+        total = q + k + k + out + scores + Cost(cache=2 * self.mask.kept(length) * self.kv_heads * p)
+        total += self.norms_cost(p)
         return total if self.position is None else total + self.position.cost(self.heads, p)
+
+    def norms_cost(self, head_width: int) -> Cost:
+        """Of the norms of queries and keys."""
+        return sum((head_norm.cost(self.qk_norm, n, head_width) for n in (self.heads, self.kv_heads)), Cost())
+
+    def pair_flops(self, width: int) -> int:
+        """FLOPs for each query and key that it sees: a score and a share of the value in every head."""
+        return 4 * self.heads * self.width_of_head(width)
 
 
 def mha(heads: int, **fields: Any) -> Attention:
@@ -104,9 +107,8 @@ class AttentionLayer(MixerLayer):
         self.key = Linear({"embed": width}, kv_heads, bias=spec.bias, rngs=rngs)
         self.value = Linear({"embed": width}, kv_heads, bias=spec.bias, rngs=rngs)
         self.out = Linear(heads, {"embed": width}, bias=spec.output_bias, scale=to_residual(depth), rngs=rngs)
-        norm = spec.qk_norm
-        self.query_norm = None if norm is None else norm.build(p, axis="head_dim", rngs=rngs)
-        self.key_norm = None if norm is None else norm.build(p, axis="head_dim", rngs=rngs)
+        self.query_norm = head_norm.build(spec.qk_norm, heads, rngs)
+        self.key_norm = head_norm.build(spec.qk_norm, kv_heads, rngs)
         self.position = RelativeLayer() if spec.position is None else spec.position.build(spec.heads, p, rngs=rngs)
 
     def __call__(
@@ -134,29 +136,28 @@ class AttentionLayer(MixerLayer):
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L"]
     ) -> tuple[Float[Array, "B L H P"], Float[Array, "B L K P"]]:
         """As they are compared: normalised and turned to their positions."""
-        q_BLHP, k_BLKP = self.query(x), self.key(x)
-        if self.query_norm is not None and self.key_norm is not None:
-            q_BLHP, k_BLKP = self.query_norm(q_BLHP), self.key_norm(k_BLKP)
-        q_BLHP, k_BLKP = self.position.rotate(q_BLHP, positions), self.position.rotate(k_BLKP, positions)
-        return sharding.constrain(q_BLHP, "batch", "length", "heads", None), k_BLKP
+        return self.queries(x, positions), self.keys(x, positions)
+
+    def queries(self, x: Float[Array, "B L D"], positions: Int[Array, "B L"]) -> Float[Array, "B L H P"]:
+        q_BLHP = self.query(x) if self.query_norm is None else self.query_norm(self.query(x))
+        return sharding.constrain(self.position.rotate(q_BLHP, positions), "batch", "length", "heads", None)
+
+    def keys(self, x: Float[Array, "B S D"], positions: Int[Array, "B S"]) -> Float[Array, "B S K P"]:
+        k_BSKP = self.key(x) if self.key_norm is None else self.key_norm(self.key(x))
+        return self.position.rotate(k_BSKP, positions)
 
     def _asked(self, positions: Int[Array, "B L"], segments: Int[Array, "B L"]) -> dict[str, Any]:
         """What every form of attention is told besides queries, keys and values."""
         return {
-            "mask": self.spec.mask(),
+            "mask": self.spec.mask,
             "q_positions": positions,
             "q_segments": segments,
             "bias": self.position.bias,
-            "scale": 1 / math.sqrt(self.head_width) if self.spec.scale is None else self.spec.scale,
+            "scale": self.position.scale(self.head_width) if self.spec.scale is None else self.spec.scale,
             "softcap": self.spec.softcap,
         }
 
     def init_cache(self, batch: int, length: int, dtype: Any) -> kv.KVCache:
-        """A windowed layer keeps a ring of its window; others keep all `length` tokens, and give NaN beyond them."""
-        if not self.spec.causal:
-            raise ConfigError(
-                "attention with causal=False can't decode from a cache: each token changes the earlier ones"
-            )
-        size = length if self.spec.window is None else min(length, self.spec.window)
-        ring = self.spec.window is not None
+        """A layer of limited reach keeps a ring of it; others keep all `length` tokens, and give NaN beyond them."""
+        size, ring = self.spec.mask.slots(length)
         return kv.empty(batch, size, self.spec.kv_heads, self.head_width, dtype, ring=ring)

@@ -48,11 +48,13 @@ class T5Bias(RelativePosition):
     """A learned bias for each head and bucket of distances, logarithmic from half the buckets (Raffel et al. 2020).
 
     bidirectional: half of the buckets are for keys after the query (encoders); otherwise those share bucket 0.
+    shared: the table is one for all layers (of a stack), as in the paper.
     """
 
     buckets: int = 32
     max_distance: int = 128
     bidirectional: bool = False
+    shared: bool = True
 
     def __post_init__(self) -> None:
         one_sided = self.buckets // 2 if self.bidirectional else self.buckets
@@ -65,7 +67,8 @@ class T5Bias(RelativePosition):
         return T5BiasLayer(self, heads, rngs=rngs)
 
     def cost(self, heads: int, head_width: int) -> Cost:
-        return weights(self.buckets * heads)
+        table = weights(self.buckets * heads)
+        return table.all_shared() if self.shared else table
 
     def bucket(self, offset: Int[Array, "*any"]) -> Int[Array, "*any"]:
         """The bucket of key position minus query position."""
@@ -83,7 +86,7 @@ class T5Bias(RelativePosition):
 class T5BiasLayer(RelativeLayer):
     def __init__(self, spec: T5Bias, heads: int, *, rngs: nnx.Rngs):
         self.spec = spec
-        self.table = param(rngs, (spec.buckets, heads), ("buckets", "heads"), normal(0.02))
+        self.table = param(rngs, (spec.buckets, heads), ("buckets", "heads"), normal(0.02), shared=spec.shared)
 
     def bias(self, q_positions: Int[Array, "B L"], k_positions: Int[Array, "B S"]) -> Float[Array, "B H L S"]:
         bucket = self.spec.bucket(k_positions[:, None, :] - q_positions[:, :, None])

@@ -89,10 +89,11 @@ class KVCache(Cache):
         return KVCache(kept, self.written + length, self.ring), seen
 
     def begin(self, tokens: int) -> Cache:
-        B, K, P, _ = self.kept.k.shape
-        if not (fast("cpu") and 1 in (B, K)):  # other arrays are changed where they lie, and one part is read faster
+        if not (fast("cpu") and 1 in self.kept.k.shape[:2]):  # others are changed in place, and one part is read faster
             return self
-        return OpenKVCache(self, _no_slots(B, tokens, K, P, self.dtype), jnp.int32(0))
+        shapes = [(*x.shape[:axis], tokens, *x.shape[axis + 1 :]) for axis, x in zip(AXES, self.kept, strict=True)]
+        none = Slots(*(jnp.zeros(shape, x.dtype) for shape, x in zip(shapes, self.kept, strict=True)))
+        return OpenKVCache(self, none, jnp.int32(0))
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["filled", "recent", "count"], meta_fields=[])
@@ -151,14 +152,21 @@ class OpenKVCache(Cache):
         return Slots(*(_where(fresh, jnp.take(x, index, axis), kept, axis) for axis, kept, x in arrays))
 
 
-def empty(batch: int, length: int, kv_heads: int, head_width: int, dtype: Any, *, ring: bool) -> KVCache:
-    return KVCache(_no_slots(batch, length, kv_heads, head_width, dtype), jnp.int32(0), ring)
-
-
-def _no_slots(batch: int, length: int, kv_heads: int, head_width: int, dtype: Any) -> Slots:
-    k = jnp.zeros((batch, kv_heads, head_width, length), dtype)
+def empty(
+    batch: int,
+    length: int,
+    kv_heads: int,
+    head_width: int,
+    dtype: Any,
+    *,
+    ring: bool,
+    values: tuple[int, int] | None = None,
+) -> KVCache:
+    """values: heads and width of the values where they aren't the keys'."""
+    heads, width = (kv_heads, head_width) if values is None else values
+    k, v = jnp.zeros((batch, kv_heads, head_width, length), dtype), jnp.zeros((batch, heads, length, width), dtype)
     ids = jnp.zeros((batch, length), jnp.int32)
-    return Slots(k, k.swapaxes(2, 3), ids, ids)
+    return KVCache(Slots(k, v, ids, ids), jnp.int32(0), ring)
 
 
 def _nan_unless(room: jax.Array, new: Slots) -> Slots:

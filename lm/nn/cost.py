@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,7 @@ class Cost:
     active: those that take part for one token (fewer than `params` with experts).
     flops: 2 m n k for every matrix product of the forward pass, masked-out query-key pairs not counted.
     cache: numbers (not bytes) that decoding keeps after the whole document.
+    shared: those of `params` that every layer made from one block has in common.
     """
 
     params: int = 0
@@ -20,6 +21,7 @@ class Cost:
     active: int = 0
     flops: int = 0
     cache: int = 0
+    shared: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -28,7 +30,23 @@ class Cost:
             active=self.active + other.active,
             flops=self.flops + other.flops,
             cache=self.cache + other.cache,
+            shared=self.shared + other.shared,
         )
+
+    def times(self, count: int) -> Cost:
+        """The cost of `count` layers of this cost."""
+        again = count - 1
+        return Cost(
+            params=count * self.params - again * self.shared,
+            embedding=count * self.embedding,
+            active=count * self.active - again * min(self.shared, self.active),
+            flops=count * self.flops,
+            cache=count * self.cache,
+        )
+
+    def all_shared(self) -> Cost:
+        """The same, of a layer whose parameters are all in common."""
+        return replace(self, shared=self.params)
 
     @property
     def non_embedding(self) -> int:

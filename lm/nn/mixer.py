@@ -16,7 +16,9 @@ class Mixer(abc.ABC):
     """Moves information between positions. `layer(x, positions, segments, cache=None) -> (y, cache)`.
 
     x is [B L D]; positions restart at 0 in each document; segments number the documents of a row from 1, and 0 is
-    padding. Tokens of different segments never see each other. With a cache, x holds the tokens that follow it; what
+    padding. Tokens of different documents never see each other. A segment may be negative: -d marks a token of the
+    prefix of document d. So the document of a token is |segment|, for every mixer; the sign says something only to a
+    mask with `prefix` (`lm.nn.mask.Mask`). With a cache, x holds the tokens that follow it; what
     programs that decode ask of a cache is in `lm.nn.cache.Cache`.
     """
 

@@ -26,11 +26,16 @@ def normal(std: float) -> Initializer:
     return jax.nn.initializers.truncated_normal(std / 0.8796256610342398)
 
 
-def param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, init: Initializer) -> nnx.Param:
-    """Declares a float32 parameter. `axes` names each dimension in the words of the design's table."""
+def param(
+    rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, init: Initializer, *, shared: bool = False
+) -> nnx.Param:
+    """Declares a float32 parameter. `axes` names each dimension in the words of the design's table.
+
+    shared: a stack of layers has it once.
+    """
     if len(shape) != len(axes):
         raise ValueError(f"a parameter of shape {shape} needs {len(shape)} axis names, got {axes}")
-    return nnx.Param(init(rngs.params(), shape, jnp.float32), axes=axes)
+    return nnx.Param(init(rngs.params(), shape, jnp.float32), axes=axes, shared=shared)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
@@ -53,15 +58,18 @@ def axes(module: nnx.Module) -> Params:
 
 
 def stacked(build: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
-    """`count` equal modules as one, every array with a leading axis "layers"."""
+    """`count` equal modules as one: every array has a leading axis "layers", of size 1 where it is shared."""
     keys = jax.random.split(rngs.params(), count)
     module = jax.vmap(lambda key: build(nnx.Rngs(params=key)))(keys)
     for _, variable in nnx.iter_graph(module):
         if isinstance(variable, nnx.Param):
-            variable.set_metadata(axes=("layers", *variable.get_metadata()["axes"]))
+            about = variable.get_metadata()
+            variable.set_metadata(axes=("layers", *about["axes"]))
+            if about["shared"]:
+                variable.set_value(variable[...][:1])
     return module
 
 
 def layer(module: M, index: int) -> M:
     """One module of a stack."""
-    return jax.tree.map(lambda x: x[index], module)
+    return jax.tree.map(lambda x: x[min(index, len(x) - 1)], module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 
 import jax
@@ -32,3 +33,7 @@ class RelativeLayer(nnx.Module):
 
     def rotate(self, x: Float[Array, "B L H P"], positions: Int[Array, "B L"]) -> Float[Array, "B L H P"]:
         return x
+
+    def scale(self, width: int) -> float:
+        """What scores of queries and keys of this width are multiplied by where attention has no scale of its own."""
+        return 1 / math.sqrt(width)

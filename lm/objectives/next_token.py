@@ -39,6 +39,7 @@ class NextToken(Objective):
                 model.head(),
                 batch["targets"],
                 weights,
+                bias_V=model.head_bias(),
                 classes=model.spec.vocab,
                 softcap=model.spec.softcap,
                 z_loss=self.z_loss,

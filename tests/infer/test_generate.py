@@ -23,8 +23,8 @@ PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3], [5]]
 MIXED = {
     "gqa": {},
     "t5": {"block.mixer.kv_heads": 1},  # one key/value head: caches are opened for a run
-    "window": {"block.mixer.window": 3, "block.mixer.kv_heads": 1},
-    "alibi, window": {"block.mixer.window": loop.RUN + 9, "block.mixer.kv_heads": 1},  # between a run and the text
+    "window": {"block.mixer.mask.window": 3, "block.mixer.kv_heads": 1},
+    "alibi, window": {"block.mixer.mask.window": loop.RUN + 9, "block.mixer.kv_heads": 1},  # between a run and the text
     "pattern": {},
 }
 

@@ -70,7 +70,7 @@ def by_definition(layer: AttentionLayer, x: jax.Array) -> np.ndarray:
         if spec.softcap is not None:
             scores = spec.softcap * np.tanh(scores / spec.softcap)
         distance = positions[b, i] - positions[b]
-        allowed = (segments[b] == segments[b, i]) & (distance >= 0) & (distance < (spec.window or LENGTH))
+        allowed = (segments[b] == segments[b, i]) & (distance >= 0) & (distance < (spec.mask.window or LENGTH))
         weight = np.where(allowed, np.exp(scores + added[b, h, i] - (scores + added[b, h, i])[allowed].max()), 0)
         out[b, h, i] = weight / weight.sum()
     return out
@@ -91,7 +91,7 @@ def test_a_pattern_is_what_the_layer_does(name: str, monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(pattern, by_definition(layer, read), atol=1e-5)
         np.testing.assert_allclose(pattern.sum(-1), 1, atol=1e-5)
         i, j = np.indices((LENGTH, LENGTH))
-        near = (j <= i) & (i - j < (spec.window or LENGTH))
+        near = (j <= i) & (i - j < (spec.mask.window or LENGTH))
         allowed = np.broadcast_to((np.asarray(SAME) & near)[:, None], pattern.shape)
         assert np.all(np.asarray(pattern)[~allowed] == 0) and np.all(np.asarray(pattern)[allowed] > 0)
         assert np.std(np.asarray(pattern)[:, :, -3]) > 0.01  # no two models could share it by being uniform

@@ -53,7 +53,7 @@ def test_shared_heads_are_mha_with_repeated_weights(kv_heads: int) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"window": 2}, {"scale": 0.1, "softcap": 2.0}, {"causal": False}, {"bias": True, "output_bias": True}],
+    [{}, {"mask": Mask(window=2)}, {"scale": 0.1, "softcap": 2.0}, {"mask": Mask(causal=False)}, {"bias": True, "output_bias": True}],
     ids=str,
 )
 def test_the_definition(fields: dict[str, Any]) -> None:
@@ -71,8 +71,8 @@ def test_the_definition(fields: dict[str, Any]) -> None:
         if spec.softcap:
             scores = spec.softcap * np.tanh(scores / spec.softcap)
         seen = BATCH["segments"][b][:, None] == BATCH["segments"][b][None]
-        seen &= (i >= j) | (not spec.causal)
-        seen &= abs(i - j) < (spec.window or 99)
+        seen &= (i >= j) | (not spec.mask.causal)
+        seen &= abs(i - j) < (spec.mask.window or 99)
         p = np.where(seen, np.exp(scores), 0)
         expected[b, :, h] = p / p.sum(axis=1, keepdims=True) @ v[b, :, h // 2]
     y = np.einsum("blhp,hpd->bld", expected, weights["out"]) + shift["out"]
@@ -83,11 +83,11 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(ConfigError, match="heads=3 must divide width=8, or give head_width"):
         mha(3).cost(8, 1)
     with pytest.raises(ConfigError, match="window=0 must be at least 1"):
-        mha(4, window=0)
+        Mask(window=0)
     with pytest.raises(ConfigError, match="head_width=0"):
         mha(4, head_width=0)
     with pytest.raises(ConfigError, match="can't decode from a cache"):
-        mha(4, causal=False).build(8, rngs=nnx.Rngs(0)).init_cache(1, 4, jnp.float32)
+        mha(4, mask=Mask(causal=False)).build(8, rngs=nnx.Rngs(0)).init_cache(1, 4, jnp.float32)
     assert mha(3, head_width=4).cost(8, 1).params == 4 * 8 * 3 * 4
 
 

@@ -22,6 +22,7 @@ from lm.nn import (
     GatedMLP,
     LayerNorm,
     Norm,
+    OutputNorm,
     Parallel,
     PostNorm,
     PreNorm,
@@ -124,8 +125,19 @@ def residual_forms() -> dict[str, tuple[Residual, Any]]:
         x = x + n["mixer_out"](m(n["mixer"](x)))
         return x + n["ff_out"](f(n["ff"](x)))
 
+    def output(x: Any, m: Any, f: Any, n: Any) -> Any:
+        x = x + n["mixer"](m(x))
+        return x + n["ff"](f(x))
+
+    def scaled(x: Any, m: Any, f: Any, n: Any) -> Any:
+        x = x + 0.3 * m(n["mixer"](x))
+        return x + 0.3 * f(n["ff"](x))
+
     return {
         "pre": (PreNorm(), pre),
+        "scaled": (PreNorm(scale=0.3), scaled),
+        "first unnormed": (PreNorm(unnormed=("mixer",)), lambda x, m, f, n: pre(x, m, f, n | {"mixer": lambda h: h})),
+        "output": (OutputNorm(), output),
         "post": (PostNorm(), post),
         "sandwich": (Sandwich(), sandwich),
         "parallel": (Parallel(), lambda x, m, f, n: x + m(n["mixer"](x)) + f(n["ff"](x))),
@@ -156,7 +168,7 @@ def test_residual_forms(name: str, ff: FeedForward | None) -> None:
         x, lambda h: layer.mixer(h, at, jnp.ones_like(at))[0], jnp.zeros_like if ff is None else feed, norms
     )
     np.testing.assert_allclose(y, expected, atol=1e-4, rtol=1e-4)
-    assert set(form.norms(layer.spec)) == set(layer.norms.keys())
+    assert set(form.norms(layer.spec.parts)) == set(layer.norms.keys())
 
 
 def test_without_norm() -> None:

@@ -15,7 +15,7 @@ from lm.config import ConfigError, lift, replace
 from lm.data import Data
 from lm.models import Decoder
 from lm.models.widen import widened
-from lm.nn import MLP, Block, RMSNorm, gqa, mha, mqa, param, swiglu
+from lm.nn import MLP, Block, Mask, RMSNorm, gqa, mha, mqa, param, swiglu
 from lm.objectives import NextToken
 from lm.train import Adafactor, AdamW, Constant, Lion, Muon, MuP, Run, Standard, Training, mup
 from lm.train.coordinates import BOUND, CoordinateCheck, coordinate_check
@@ -171,7 +171,7 @@ class TestWhatItRefuses:
 class TestWidening:
     def test_there_and_back(self) -> None:
         blocks = (
-            Block(mixer=gqa(4, 2, window=3), ff=MLP(hidden=24)),
+            Block(mixer=gqa(4, 2, mask=Mask(window=3)), ff=MLP(hidden=24)),
             Block(mixer=mqa(2, head_width=8, qk_norm=RMSNorm())),
         )
         for heads in ("more", "wider"):

@@ -88,7 +88,7 @@ class Context:
 
         arms = file.load(str(ABLATION)).experiment.arms_resolved()
         model = arms["MHA" if arm == "window" else arm][0].model
-        return replace(model, {"block.mixer.window": WINDOW}) if arm == "window" else model
+        return replace(model, {"block.mixer.mask.window": WINDOW}) if arm == "window" else model
 
 
 Case = Generation | Context

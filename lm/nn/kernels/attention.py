@@ -30,7 +30,7 @@ PREFERENCE: Mapping[Platform, tuple[str, ...]] = {
 def attend(
     q_BLHP: Float[Array, "B L H P"],
     k_BSKP: Float[Array, "B S K P"],
-    v_BSKP: Float[Array, "B S K P"],
+    v_BSKP: Float[Array, "B S K V"],
     *,
     mask: Mask,
     q_positions: Int[Array, "B L"],
@@ -42,17 +42,17 @@ def attend(
     softcap: float | None = None,
     ordered: bool = False,
     implementation: str | None = None,
-) -> Float[Array, "B L H P"]:
+) -> Float[Array, "B L H V"]:
     """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): query head h reads key/value head h // (H / K).
 
     Scores are `scale * q k^T`, capped as `softcap * tanh(scores / softcap)` where a softcap is given, plus `bias`;
     the softmax is in float32. A query that may see no key gives zeros. Values may be of another width than keys.
 
     bias: from positions to [B or 1, H, L, S] float32; gradients reach what it closes over.
-    ordered: the caller's promise that keys are the queries' own rows (L == S), segments are contiguous and never
-        decrease up to trailing zeros, and positions grow inside a segment, so that the order of the row is the order
-        of positions and kernels that mask by index are right. A window counts positions, so with `ordered` and a
-        window positions inside a segment must grow by one.
+    ordered: the caller's promise that keys are the queries' own rows (L == S), documents are contiguous and |segment|
+        never decreases up to trailing zeros, and positions grow inside a document, so that the order of the row is the
+        order of positions and kernels that mask by index are right. A reach counts positions, so with `ordered` and a
+        mask of limited reach positions inside a document must grow by one.
     implementation: a name of `IMPLEMENTATIONS`; None takes the platform's first that has no objection.
 
     Raises KernelError where the named implementation can't do the mask, or there is none of that name.

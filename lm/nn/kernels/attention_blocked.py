@@ -48,19 +48,19 @@ class Block:
 
 def blocks(mask: Mask, queries: int, keys: int, ordered: bool) -> tuple[Block, ...]:
     """Static blocks that together cover every pair the mask may allow."""
-    if not ordered or (not mask.causal and mask.window is None):
+    if not ordered or (mask.sees_later and mask.reach is None):
         return (Block(0, queries, 0, keys),)
-    count = max(1, min(queries // 64, 8 if mask.window is None else 16))
+    count = max(1, min(queries // 64, 8 if mask.reach is None else 16))
     edges = [round(i * queries / count) for i in range(count + 1)]
-    back = keys if mask.window is None else mask.window - 1
-    ahead = 0 if mask.causal else back
+    back = keys if mask.reach is None else mask.reach
+    ahead = back if mask.sees_later else 0
     return tuple(Block(a, b, max(0, a - back), min(keys, b + ahead)) for a, b in itertools.pairwise(edges))
 
 
 def attend(
     q_BLHP: Float[Array, "B L H P"],
     k_BSKP: Float[Array, "B S K P"],
-    v_BSKP: Float[Array, "B S K P"],
+    v_BSKP: Float[Array, "B S K V"],
     *,
     mask: Mask,
     q_positions: Int[Array, "B L"],
@@ -71,7 +71,7 @@ def attend(
     scale: float,
     softcap: float | None,
     ordered: bool,
-) -> Float[Array, "B L H P"]:
+) -> Float[Array, "B L H V"]:
     """Attention block by block. Arguments: `attention.attend`."""
     B, L, H, P = q_BLHP.shape
     S, K = k_BSKP.shape[1:3]

@@ -2,7 +2,8 @@
 
 cuDNN's own variable-length form can't be reached through JAX's public function, so documents are kept apart by a
 boolean mask [B, 1, L, S], shared by the heads: B x L x S in the call's 16-bit type is what it costs in memory. The
-mask also carries the window; causality is given to the kernel as well, which then skips the upper triangle.
+mask also carries window and pattern; a causal order without a prefix is given to the kernel as well, which then skips
+the upper triangle.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def unsupported(request: Request) -> str | None:
         return f"cuDNN needs keys and values of one width, not {request.width} and {request.value_width}"
     if request.queries % 2 or request.queries > LONGEST:
         return f"cuDNN with a mask needs an even length up to {LONGEST}, not {request.queries}"
-    return _failure(request.dtype, request.heads, request.kv_heads, request.width, request.mask.causal)
+    return _failure(request.dtype, request.heads, request.kv_heads, request.width, not request.mask.sees_later)
 
 
 @functools.cache
@@ -69,7 +70,7 @@ def _kernel(q_BLHP: Array, k_BSKP: Array, v_BSKP: Array, seen_B1LS: Array, scale
 def attend(
     q_BLHP: Float[Array, "B L H P"],
     k_BSKP: Float[Array, "B S K P"],
-    v_BSKP: Float[Array, "B S K P"],
+    v_BSKP: Float[Array, "B S K V"],
     *,
     mask: Mask,
     q_positions: Int[Array, "B L"],
@@ -80,8 +81,8 @@ def attend(
     scale: float,
     softcap: float | None,
     ordered: bool,
-) -> Float[Array, "B L H P"]:
+) -> Float[Array, "B L H V"]:
     """Fused attention of a supported call. Arguments: `attention.attend`."""
     del bias, softcap, ordered
     seen_BLS = mask.allowed(q_positions, k_positions, q_segments, k_segments)
-    return _kernel(q_BLHP, k_BSKP, v_BSKP, seen_BLS[:, None], scale, mask.causal)
+    return _kernel(q_BLHP, k_BSKP, v_BSKP, seen_BLS[:, None], scale, not mask.sees_later)

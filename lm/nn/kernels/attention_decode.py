@@ -49,7 +49,7 @@ def attend(
     scale: float,
     softcap: float | None = None,
     by_parts: bool | None = None,
-) -> Float[Array, "B L H P"]:
+) -> Float[Array, "B L H V"]:
     """What `attention.attend` gives for the parts joined, with the same arguments.
 
     by_parts: True for the form of this file; False to join the parts and call `attention.attend`; None chooses: by

@@ -21,7 +21,7 @@ def unsupported(request: Request) -> str | None:
 def attend(
     q_BLHP: Float[Array, "B L H P"],
     k_BSKP: Float[Array, "B S K P"],
-    v_BSKP: Float[Array, "B S K P"],
+    v_BSKP: Float[Array, "B S K V"],
     *,
     mask: Mask,
     q_positions: Int[Array, "B L"],
@@ -32,7 +32,7 @@ def attend(
     scale: float,
     softcap: float | None,
     ordered: bool,
-) -> Float[Array, "B L H P"]:
+) -> Float[Array, "B L H V"]:
     """softmax(q k^T) v with the whole B x H x L x S in memory. Arguments: `attention.attend`."""
     del ordered
     B, L, H, _ = q_BLHP.shape

@@ -20,6 +20,8 @@ def unsupported(request: Request) -> str | None:
     """Why splash attention can't do this call, or None. Off a TPU it is interpreted: right, and very slow."""
     if not request.ordered:
         return "splash attention masks by index in the row, so it needs ordered rows"
+    if request.mask.prefix or request.mask.sinks or request.mask.pattern is not None:
+        return "splash attention masks by index in the row, and prefix, sinks and pattern count from a document's start"
     if request.bias:
         return "splash attention has no bias"
     if (devices := devices_in_scope()) > 1:  # a Pallas call is split by shard_map alone, which this module doesn't do
@@ -32,7 +34,7 @@ def unsupported(request: Request) -> str | None:
 def attend(
     q_BLHP: Float[Array, "B L H P"],
     k_BSKP: Float[Array, "B S K P"],
-    v_BSKP: Float[Array, "B S K P"],
+    v_BSKP: Float[Array, "B S K V"],
     *,
     mask: Mask,
     q_positions: Int[Array, "B L"],
@@ -43,7 +45,7 @@ def attend(
     scale: float,
     softcap: float | None,
     ordered: bool,
-) -> Float[Array, "B L H P"]:
+) -> Float[Array, "B L H V"]:
     """Fused attention of a supported call. Arguments: `attention.attend`."""
     del q_positions, k_positions, bias, ordered
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
@@ -68,7 +70,7 @@ def attend(
 
     def row(q_LHP: Array, k_SKP: Array, v_SKP: Array, q_segments_L: Array, k_segments_S: Array) -> Array:
         heads_first = (x.swapaxes(0, 1) for x in (q_LHP, k_SKP, v_SKP))
-        out_HLP: Any = kernel(*heads_first, splash.SegmentIds(q_segments_L, k_segments_S))
+        out_HLP: Any = kernel(*heads_first, splash.SegmentIds(abs(q_segments_L), abs(k_segments_S)))
         return out_HLP.swapaxes(0, 1)
 
     scaled = (q_BLHP * jnp.float32(scale)).astype(q_BLHP.dtype)

@@ -1,0 +1,50 @@
+"""What every architecture answers."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from lm.nn.aux import Aux
+from lm.nn.cache import Cache as LayerCache
+from lm.nn.cost import Cost
+
+Cache = tuple[LayerCache, ...]
+
+
+class Hidden(NamedTuple):
+    """What the output layer reads: its features h [B L D], the cache if one was given, what the layers say besides."""
+
+    h: jax.Array
+    cache: Cache | None
+    aux: Aux
+
+
+class Model(abc.ABC):
+    """A model as a value.
+
+    What it builds is called with tokens and gives what its output layer says, in float32. A loss that joins itself with
+    that layer takes `hidden(...)` for the features, `head() [classes D]` and `head_bias()` for the layer.
+    """
+
+    vocab: int
+    width: int
+
+    @property
+    def classes(self) -> int:
+        """How many there are to choose from, in what the output layer says."""
+        return self.vocab
+
+    @abc.abstractmethod
+    def build(self, *, rngs: nnx.Rngs) -> Any: ...
+
+    @abc.abstractmethod
+    def cost(self, length: int) -> Cost:
+        """The cost of one document of `length` tokens."""
+
+    @abc.abstractmethod
+    def check_context(self, length: int) -> None:
+        """Raises ConfigError if the model has no positions for `length` tokens."""
