@@ -28,20 +28,26 @@ from lm.nn import (
     DynamicNTK,
     Fixed,
     FixedWindow,
+    GatedDeltaNet,
     GatedMLP,
+    GateThenNorm,
     LayerNorm,
     Learned,
     LinearScaling,
     Llama3Scaling,
     LongRoPE,
+    Mamba,
+    Mamba2,
     Mask,
     Mixer,
+    NormThenGate,
     NTKScaling,
     Parallel,
     Plain,
     PostNorm,
     ProportionalScaling,
     ReLU,
+    Retention,
     RMSNorm,
     RoPE,
     Sandwich,
@@ -140,6 +146,24 @@ BLOCKS: dict[str, Block] = {
     "fixed window": Block(mixer=FixedWindow(tokens=3), norm=None, residual=Plain()),
     "fixed window, hidden, direct": Block(mixer=FixedWindow(tokens=4, hidden=24, direct=Direct()), ff=FF),
     "bag of words": Block(mixer=BagOfWords(), ff=FF),
+    "mamba": Block(mixer=Mamba(state=5, conv=3, chunk=5), ff=FF),
+    "mamba, norms, biases": Block(
+        mixer=Mamba(expand=3, state=4, dt_rank=3, norm=RMSNorm(), conv_bias=False, bias=True, chunk=64)
+    ),
+    "mamba-2": Block(mixer=Mamba2(heads=4, head_width=6, groups=2, state=5, conv=3, chunk=4), ff=FF),
+    "mamba-2, step limits, biases": Block(
+        mixer=Mamba2(
+            heads=4, head_width=8, state=6, norm=NormThenGate(), dt_least=0.1, dt_most=0.5, conv_bias=False, bias=True
+        )
+    ),
+    "gated delta net": Block(
+        mixer=GatedDeltaNet(heads=4, key_heads=2, key_width=6, value_width=5, conv=3, chunk=5), ff=FF
+    ),
+    "gated delta net, norm after gate": Block(
+        mixer=GatedDeltaNet(heads=2, key_heads=2, key_width=4, value_width=6, norm=GateThenNorm(), conv_bias=True)
+    ),
+    "retention": Block(mixer=Retention(heads=HEADS, chunk=5), ff=FF),
+    "linear attention": Block(mixer=Retention(heads=2, key_width=6, value_width=4, span=None, position=None), ff=FF),
 }
 
 MODELS: dict[str, Decoder] = {
@@ -163,6 +187,7 @@ MODELS: dict[str, Decoder] = {
         norm=None,
         embed_scale=None,
     ),
+    "hybrid": Decoder(vocab=VOCAB, width=WIDTH, layers=3, block=(BLOCKS["mamba-2"], BLOCKS["gqa"])),
     "pattern": Decoder(vocab=VOCAB, width=WIDTH, layers=3, block=(BLOCKS["window"], BLOCKS["gqa"])),
 }
 

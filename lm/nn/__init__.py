@@ -42,14 +42,15 @@ from lm.nn.rope import (
     YaRN,
 )
 from lm.nn.sparse import BlockSparse, Fixed, Sparse, Strided
+from lm.nn.ssm import GatedDeltaNet, GatedNorm, GateThenNorm, Mamba, Mamba2, NormThenGate, Retention
 
 __all__ = [
-    "BagOfWords", "Direct", "FixedWindow", "GRU", "LSTM",
-    "GELU", "MLA", "MLP", "ALiBi", "AbsolutePosition", "AcrossHeads", "Activation", "Attention", "Aux", "Block",
-    "BlockSparse", "Context", "Cost", "Cross", "Differential", "DynamicNTK", "FeedForward", "Fixed", "GatedMLP",
-    "LayerNorm", "Learned", "LinearScaling", "Llama3Scaling", "LongRoPE", "Mask", "Mixer", "NTKScaling", "Norm",
-    "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm", "ProportionalScaling", "RMSNorm", "ReLU",
-    "RelativePosition", "Residual", "RoPE", "Sandwich", "SharedParallel", "SiLU", "Sigmoid", "Sinusoidal", "Sparse",
-    "SquaredReLU", "Strided", "T5Bias", "YaRN", "cross_attention", "geglu", "glu", "gqa", "mha", "mqa", "reglu",
-    "swiglu",
+    "GELU", "GRU", "LSTM", "MLA", "MLP", "ALiBi", "AbsolutePosition", "AcrossHeads", "Activation", "Attention", "Aux",
+    "BagOfWords", "Block", "BlockSparse", "Context", "Cost", "Cross", "Differential", "Direct", "DynamicNTK",
+    "FeedForward", "Fixed", "FixedWindow", "GateThenNorm", "GatedDeltaNet", "GatedMLP", "GatedNorm", "LayerNorm",
+    "Learned", "LinearScaling", "Llama3Scaling", "LongRoPE", "Mamba", "Mamba2", "Mask", "Mixer", "NTKScaling", "Norm",
+    "NormThenGate", "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm", "ProportionalScaling", "RMSNorm", "ReLU",
+    "RelativePosition", "Residual", "Retention", "RoPE", "Sandwich", "SharedParallel", "SiLU", "Sigmoid", "Sinusoidal",
+    "Sparse", "SquaredReLU", "Strided", "T5Bias", "YaRN", "cross_attention", "geglu", "glu", "gqa", "mha", "mqa",
+    "reglu", "swiglu",
 ]  # fmt: skip

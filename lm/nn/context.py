@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -32,9 +33,9 @@ class FixedWindow(Mixer):
     """The neural probabilistic language model (Bengio et al. 2003, equation 1): U tanh(d + H x) + W x, where x is the
     vectors of the last `tokens` tokens, this one included, joined end to end; 0 stands before a document's start.
 
-    hidden None: the hidden layer is as wide as the model and U is the model's output head, so that a Decoder of one such
-    block is the paper's network (but for its output bias); else a projection to the width. direct: the term W x, which
-    goes through the model's width here, where the paper's W goes to the vocabulary.
+    hidden None: the hidden layer is as wide as the model and U is the model's output head, so that a Decoder of one
+    such block is the paper's network (but for its output bias); else a projection to the width. direct: the term W x,
+    which goes through the model's width here, where the paper's W goes to the vocabulary.
 
         Decoder(vocab=V, width=h, layers=1, block=Block(mixer=FixedWindow(tokens=n), norm=None, residual=Plain()),
                 norm=None, tied=False)
@@ -87,12 +88,10 @@ class FixedWindowLayer(RecurrentLayer):
         self.spec, self.width = spec, width
         n, hidden, last = spec.tokens, spec.hidden or width, to_residual(depth)
         self.up = Joined(n, {"embed": width}, {"mlp": hidden}, bias=True, scale=1.0, rngs=rngs)
-        self.direct = None
-        if spec.direct is not None:
-            self.direct = Joined(n, {"hidden": width}, {"embed": width}, scale=last, rngs=rngs)
-        self.down = None
-        if spec.hidden is not None:
-            self.down = Linear({"mlp": hidden}, {"embed": width}, scale=last, rngs=rngs)
+        direct = functools.partial(Joined, n, {"hidden": width}, {"embed": width}, scale=last, rngs=rngs)
+        self.direct = None if spec.direct is None else direct()
+        down = functools.partial(Linear, {"mlp": hidden}, {"embed": width}, scale=last, rngs=rngs)
+        self.down = None if spec.hidden is None else down()
 
     def mix(
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L"], tokens: Tokens, past: Past

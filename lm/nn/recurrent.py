@@ -53,9 +53,7 @@ class Recurrent(Mixer):
 
     @staticmethod
     @abc.abstractmethod
-    def step(
-        x: Float[Array, "B G F"], r: Float[Array, "B G F"], state: Float[Array, "B S F"]
-    ) -> Float[Array, "B S F"]:
+    def step(x: Float[Array, "B G F"], r: Float[Array, "B G F"], state: Float[Array, "B S F"]) -> Float[Array, "B S F"]:
         """The next state. x: W x_t + b, r: R h_{t-1}, of every gate in the order of `gates`."""
 
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> GatedLayer:
@@ -83,9 +81,7 @@ class LSTM(Recurrent):
     hidden: int | None = None
 
     @staticmethod
-    def step(
-        x: Float[Array, "B G F"], r: Float[Array, "B G F"], state: Float[Array, "B S F"]
-    ) -> Float[Array, "B S F"]:
+    def step(x: Float[Array, "B G F"], r: Float[Array, "B G F"], state: Float[Array, "B S F"]) -> Float[Array, "B S F"]:
         i, f, g, o = jnp.moveaxis(x + r, 1, 0)
         c = jax.nn.sigmoid(f) * state[:, 1] + jax.nn.sigmoid(i) * jnp.tanh(g)
         return jnp.stack([jax.nn.sigmoid(o) * jnp.tanh(c), c], axis=1)
@@ -106,9 +102,7 @@ class GRU(Recurrent):
     hidden: int | None = None
 
     @staticmethod
-    def step(
-        x: Float[Array, "B G F"], r: Float[Array, "B G F"], state: Float[Array, "B S F"]
-    ) -> Float[Array, "B S F"]:
+    def step(x: Float[Array, "B G F"], r: Float[Array, "B G F"], state: Float[Array, "B S F"]) -> Float[Array, "B S F"]:
         reset, update = jnp.moveaxis(jax.nn.sigmoid(x[:, :2] + r[:, :2]), 1, 0)
         new = jnp.tanh(x[:, 2] + reset * r[:, 2])
         return ((1 - update) * new + update * state[:, 0])[:, None]

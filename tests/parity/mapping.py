@@ -19,15 +19,18 @@ from lm.nn import (
     ALiBi,
     Attention,
     Block,
+    DynamicNTK,
     GatedMLP,
     LayerNorm,
     Learned,
     LinearScaling,
     Llama3Scaling,
+    LongRoPE,
     Mask,
     Parallel,
     PostNorm,
     PreNorm,
+    ProportionalScaling,
     RMSNorm,
     RoPE,
     Sandwich,
@@ -248,11 +251,29 @@ def rope(config: Any) -> RoPE:
             original_length=given["original_max_position_embeddings"],
             beta_fast=given.get("beta_fast", 32.0),
             beta_slow=given.get("beta_slow", 1.0),
+            attention_factor=given.get("attention_factor") or magnitude(given),
+            truncate=given.get("truncate", True),
+        ),
+        "dynamic": lambda: DynamicNTK(factor=given["factor"], original_length=config.max_position_embeddings),
+        "longrope": lambda: LongRoPE(
+            short=tuple(given["short_factor"]),
+            long=tuple(given["long_factor"]),
+            factor=given.get("factor") or config.max_position_embeddings / given["original_max_position_embeddings"],
+            original_length=given["original_max_position_embeddings"],
             attention_factor=given.get("attention_factor"),
         ),
+        "proportional": lambda: ProportionalScaling(turned=share, factor=given.get("factor", 1.0)),
     }
-    scaling = scalings[given["rope_type"]]()
-    return RoPE(base=given["rope_theta"], fraction=given.get("partial_rotary_factor", 1.0), scaling=scaling)
+    share, kind = given.get("partial_rotary_factor", 1.0), given["rope_type"]
+    return RoPE(base=given["rope_theta"], fraction=1.0 if kind == "proportional" else share, scaling=scalings[kind]())
+
+
+def magnitude(given: dict[str, Any]) -> float | None:
+    """Of YaRN with two scales where scores aren't multiplied by the second's square, as they are in DeepSeek's models."""
+    if not (given.get("mscale") and given.get("mscale_all_dim")):
+        return None
+    over, under = (0.1 * given[name] * math.log(given["factor"]) + 1 for name in ("mscale", "mscale_all_dim"))
+    return over / under
 
 
 def llama_spec(config: Any) -> Decoder:

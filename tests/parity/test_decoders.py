@@ -51,6 +51,10 @@ GEMMA2 = {
     "pad_token_id": None,  # torch gives the embedding of padding no gradient
 }  # fmt: skip
 YARN = {"factor": 4.0, "original_max_position_embeddings": 16}
+FACTORS = {
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.5, 1.8, 2.2, 2.5],
+    "long_factor": [1.0, 1.2, 1.6, 2.5, 4.0, 8.0, 16.0, 32.0],
+}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt1": ("OpenAIGPT", GPT),
@@ -75,6 +79,16 @@ STRETCHED: dict[str, dict[str, Any]] = {
     "yarn": rope("yarn", **YARN),
     "yarn-betas": rope("yarn", beta_fast=4.0, beta_slow=0.5, **YARN),
     "yarn-attention-factor": rope("yarn", attention_factor=1.7, **YARN),
+    "yarn-two-scales": rope("yarn", mscale=0.7, mscale_all_dim=1.3, **YARN),
+    "yarn-between-pairs": rope("yarn", truncate=False, beta_fast=4.0, **YARN),
+    "dynamic": {**rope("dynamic", factor=3.0), "max_position_embeddings": 16},
+    "dynamic-within": {**rope("dynamic", factor=3.0), "max_position_embeddings": LENGTH},
+    "longrope": rope("longrope", original_max_position_embeddings=16, **FACTORS),
+    "longrope-within": rope("longrope", original_max_position_embeddings=LENGTH, **FACTORS),
+    "longrope-attention-factor": rope(
+        "longrope", original_max_position_embeddings=16, factor=9.0, attention_factor=1.4, **FACTORS
+    ),
+    "proportional": rope("proportional", partial_rotary_factor=0.25, factor=2.0),
 }
 
 

@@ -50,8 +50,11 @@ def output(state: State, shape: tuple[int, ...]) -> Flat:
 
 
 def convolutions(state: State, parts: dict[str, tuple[int, ...]]) -> Flat:
-    kernels = {"conv1d.weight": state["conv1d.weight"][:, 0], **{k: v for k, v in state.items() if k == "conv1d.bias"}}
-    return linear(kernels, "conv1d", parts)  # [C W], so "transposed" taps come first, as in ours
+    """One depthwise convolution of theirs [C 1 W] as several of ours, [W C]."""
+    flat = linear(
+        {name: np.squeeze(state[name], 1) if state[name].ndim == 3 else state[name] for name in state}, "conv1d", parts
+    )
+    return {path.replace("weight", "kernel"): value for path, value in flat.items()}
 
 
 def agree(spec: Mixer, reference: Any, flat: Flat, segments: np.ndarray | None = None) -> None:

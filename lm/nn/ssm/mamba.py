@@ -74,7 +74,7 @@ class Mamba(Mixer):
 class MambaLayer(RecurrentLayer):
     def __init__(self, spec: Mamba, width: int, *, rngs: nnx.Rngs, depth: int):
         self.spec = spec
-        inner, rank = {"mlp": spec.expand * width}, {"rank": spec.rank(width)}
+        inner, rank = {"mlp": spec.expand * width}, {"dt_rank": spec.rank(width)}
         channels, state = spec.expand * width, {"head_dim": spec.state}
         self.inner = Linear({"embed": width}, inner, bias=spec.bias, rngs=rngs)
         self.gate = Linear({"embed": width}, inner, bias=spec.bias, rngs=rngs)
@@ -89,7 +89,7 @@ class MambaLayer(RecurrentLayer):
         self.D = param(rngs, (channels,), ("mlp",), ones)
         self.out = Linear(inner, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
         norm = spec.norm
-        self.dt_norm = None if norm is None else norm.build(spec.rank(width), axis="rank", rngs=rngs)
+        self.dt_norm = None if norm is None else norm.build(spec.rank(width), axis="dt_rank", rngs=rngs)
         self.B_norm = None if norm is None else norm.build(spec.state, axis="head_dim", rngs=rngs)
         self.C_norm = None if norm is None else norm.build(spec.state, axis="head_dim", rngs=rngs)
 

@@ -36,13 +36,13 @@ def selective_scan(
     """
     if parallel is None:
         parallel = fast("gpu", "tpu")
-    arrays = (dt_BLD, dt_BLD * x_BLD, b_BLN.astype(jnp.float32), c_BLN.astype(jnp.float32), 1.0 - resets_BL)
+    arrays = (dt_BLD, dt_BLD * x_BLD, b_BLN.astype(jnp.float32), c_BLN.astype(jnp.float32), resets_BL)
     return over_chunks(_at_once(a_ND) if parallel else _one_by_one(a_ND), state_BND, arrays, chunk)
 
 
 def _at_once(a_ND: jax.Array) -> Body:
-    def body(state: jax.Array, dt: jax.Array, u: jax.Array, b: jax.Array, c: jax.Array, keep: jax.Array) -> tuple:
-        decay_BsND = jnp.exp(dt[:, :, None] * a_ND) * keep[..., None, None]
+    def body(state: jax.Array, dt: jax.Array, u: jax.Array, b: jax.Array, c: jax.Array, resets: jax.Array) -> tuple:
+        decay_BsND = jnp.exp(dt[:, :, None] * a_ND) * ~resets[..., None, None]
         decay_BsND, h_BsND = lax.associative_scan(_joined, (decay_BsND, u[:, :, None] * b[..., None]), axis=1)
         h_BsND += decay_BsND * state[:, None]
         return h_BsND[:, -1], (h_BsND * c[..., None]).sum(axis=2)
@@ -57,8 +57,8 @@ def _joined(first: tuple[jax.Array, jax.Array], then: tuple[jax.Array, jax.Array
 
 def _one_by_one(a_ND: jax.Array) -> Body:
     def token(h_BND: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        dt, u, b, c, keep = now
-        h_BND = jnp.exp(dt[:, None] * a_ND) * keep[:, None, None] * h_BND + u[:, None] * b[..., None]
+        dt, u, b, c, resets = now
+        h_BND = jnp.exp(dt[:, None] * a_ND) * ~resets[:, None, None] * h_BND + u[:, None] * b[..., None]
         return h_BND, (h_BND * c[..., None]).sum(axis=1)
 
     def body(state: jax.Array, *parts: jax.Array) -> tuple[jax.Array, jax.Array]:
