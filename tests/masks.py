@@ -29,17 +29,19 @@ MASKS: dict[str, Mask] = {
 
 def visible(mask: Mask, segments: np.ndarray) -> np.ndarray:
     """[L, L]: which tokens of one row each of them sees. Random blocks are asked of the pattern itself."""
-    document, count = np.abs(segments), len(segments)
-    starts = [int(np.flatnonzero(document == d)[0]) for d in document]
-    seen = np.zeros((count, count), bool)
-    for i, j in np.ndindex(count, count):
-        q, k = i - starts[i], j - starts[j]
-        ordered = not mask.causal or j <= i or (mask.prefix and segments[j] < 0)
-        limits = [] if mask.window is None else [abs(q - k) < mask.window]
-        limits += [min(q, k) < mask.sinks] if mask.sinks else []
-        limits += [] if mask.pattern is None else [in_pattern(mask.pattern, q, k)]
-        seen[i, j] = document[i] == document[j] and ordered and (any(limits) or not limits)
-    return seen
+    at = [i - int(np.flatnonzero(np.abs(segments) == abs(d))[0]) for i, d in enumerate(segments)]
+    tokens = list(zip(at, map(int, segments), strict=True))
+    return np.array([[sees(mask, q, k) for k in tokens] for q in tokens])
+
+
+def sees(mask: Mask, query: tuple[int, int], key: tuple[int, int]) -> bool:
+    """Whether a query may see a key, each given by its position and segment."""
+    (q, q_segment), (k, k_segment) = query, key
+    ordered = not mask.causal or k <= q or (mask.prefix and k_segment < 0)
+    limits = [] if mask.window is None else [abs(q - k) < mask.window]
+    limits += [min(q, k) < mask.sinks] if mask.sinks else []
+    limits += [] if mask.pattern is None else [in_pattern(mask.pattern, q, k)]
+    return abs(q_segment) == abs(k_segment) and ordered and (any(limits) or not limits)
 
 
 def in_pattern(pattern: object, q: int, k: int) -> bool:

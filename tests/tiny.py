@@ -23,23 +23,31 @@ from lm.nn import (
     BagOfWords,
     Block,
     BlockSparse,
+    Capacity,
+    Dense,
     Differential,
     Direct,
     DynamicNTK,
+    ExpertChoice,
     Fixed,
     FixedWindow,
     GatedDeltaNet,
     GatedMLP,
     GateThenNorm,
+    GroupLimit,
+    Hash,
     LayerNorm,
     Learned,
     LinearScaling,
     Llama3Scaling,
+    LoadBalance,
     LongRoPE,
+    LossFree,
     Mamba,
     Mamba2,
     Mask,
     Mixer,
+    MoE,
     NormThenGate,
     NTKScaling,
     Parallel,
@@ -50,9 +58,13 @@ from lm.nn import (
     Retention,
     RMSNorm,
     RoPE,
+    RouterZ,
     Sandwich,
+    SequenceBalance,
     SharedParallel,
     Sigmoid,
+    SigmoidGated,
+    SigmoidTopK,
     SiLU,
     Sinusoidal,
     SquaredReLU,
@@ -63,6 +75,7 @@ from lm.nn import (
     mha,
     mqa,
     param,
+    switch,
 )
 
 WIDTH, HEADS, VOCAB, LENGTH, LAYERS = 16, 4, 40, 12, 2
@@ -164,6 +177,26 @@ BLOCKS: dict[str, Block] = {
     ),
     "retention": Block(mixer=Retention(heads=HEADS, chunk=5), ff=FF),
     "linear attention": Block(mixer=Retention(heads=2, key_width=6, value_width=4, span=None, position=None), ff=FF),
+    "moe": Block(mixer=mha(HEADS), ff=MoE(expert=GatedMLP(hidden=8), experts=4, losses=(LoadBalance(), RouterZ()))),
+    "moe, sigmoid, shared": Block(
+        mixer=gqa(HEADS, 2),
+        ff=MoE(
+            expert=MLP(hidden=8, activation=SiLU(), bias=True),
+            experts=8,
+            routing=SigmoidTopK(k=3, scale=2.5, limit=GroupLimit(groups=4, chosen=2)),
+            shared=SigmoidGated(ff=GatedMLP(hidden=8)),
+            losses=(LossFree(), SequenceBalance()),
+        ),
+    ),
+    "moe, switch with room for all": Block(
+        mixer=mha(HEADS), ff=MoE(expert=FF, experts=4, routing=switch(bias=True), dispatch=Capacity(factor=4.0))
+    ),
+    "moe, experts that choose all": Block(
+        mixer=mha(HEADS), ff=MoE(expert=FF, experts=3, routing=ExpertChoice(factor=3.0), losses=())
+    ),
+    "moe, hash": Block(
+        mixer=mha(HEADS), ff=MoE(expert=FF, experts=4, routing=Hash(seed=1), dispatch=Dense(), losses=())
+    ),
 }
 
 MODELS: dict[str, Decoder] = {

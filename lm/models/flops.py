@@ -28,6 +28,8 @@ def _flops(jaxpr: Jaxpr) -> int:
         name, inner = equation.primitive.name, [_flops(j) for j in _inner(equation.params)]
         if name == "dot_general":
             total += _product(equation)
+        elif name == "ragged_dot_general":
+            total += _ragged(equation)
         elif name == "scan":
             total += equation.params["length"] * sum(inner)
         elif name == "cond":
@@ -43,6 +45,15 @@ def _product(equation: Any) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+
+
+def _ragged(equation: Any) -> int:
+    """A grouped product: each row, or where rows are summed over each of them, meets the matrix of one group."""
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    (contracted, _), _ = numbers.dot_dimension_numbers
+    left, groups = equation.invars[0].aval.shape, equation.invars[2].aval.shape[-1]
+    flops = 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+    return flops // groups if numbers.lhs_ragged_dimensions[0] in contracted else flops
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:

@@ -8,6 +8,7 @@ from lm.nn.context import BagOfWords, Direct, FixedWindow
 from lm.nn.cost import Cost
 from lm.nn.cross import Context, Cross, cross_attention
 from lm.nn.differential import Differential
+from lm.nn.dispatch import Capacity, Dense, Dispatch, Dropless
 from lm.nn.feedforward import (
     GELU,
     MLP,
@@ -27,6 +28,7 @@ from lm.nn.head_norm import AcrossHeads
 from lm.nn.mask import Mask
 from lm.nn.mixer import Mixer
 from lm.nn.mla import MLA
+from lm.nn.moe import MoE, SigmoidGated
 from lm.nn.norms import LayerNorm, Norm, RMSNorm
 from lm.nn.positions import AbsolutePosition, Learned, Sinusoidal
 from lm.nn.recurrent import GRU, LSTM
@@ -41,16 +43,20 @@ from lm.nn.rope import (
     RoPE,
     YaRN,
 )
+from lm.nn.routing import ExpertChoice, GroupLimit, Hash, Routing, SigmoidTopK, SoftmaxTopK, switch
+from lm.nn.routing_losses import LoadBalance, LossFree, RouterZ, RoutingLoss, SequenceBalance
 from lm.nn.sparse import BlockSparse, Fixed, Sparse, Strided
 from lm.nn.ssm import GatedDeltaNet, GatedNorm, GateThenNorm, Mamba, Mamba2, NormThenGate, Retention
 
 __all__ = [
     "GELU", "GRU", "LSTM", "MLA", "MLP", "ALiBi", "AbsolutePosition", "AcrossHeads", "Activation", "Attention", "Aux",
-    "BagOfWords", "Block", "BlockSparse", "Context", "Cost", "Cross", "Differential", "Direct", "DynamicNTK",
-    "FeedForward", "Fixed", "FixedWindow", "GateThenNorm", "GatedDeltaNet", "GatedMLP", "GatedNorm", "LayerNorm",
-    "Learned", "LinearScaling", "Llama3Scaling", "LongRoPE", "Mamba", "Mamba2", "Mask", "Mixer", "NTKScaling", "Norm",
-    "NormThenGate", "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm", "ProportionalScaling", "RMSNorm", "ReLU",
-    "RelativePosition", "Residual", "Retention", "RoPE", "Sandwich", "SharedParallel", "SiLU", "Sigmoid", "Sinusoidal",
+    "BagOfWords", "Block", "BlockSparse", "Capacity", "Context", "Cost", "Cross", "Dense", "Differential", "Direct",
+    "Dispatch", "Dropless", "DynamicNTK", "ExpertChoice", "FeedForward", "Fixed", "FixedWindow", "GateThenNorm",
+    "GatedDeltaNet", "GatedMLP", "GatedNorm", "GroupLimit", "Hash", "LayerNorm", "Learned", "LinearScaling",
+    "Llama3Scaling", "LoadBalance", "LongRoPE", "LossFree", "Mamba", "Mamba2", "Mask", "Mixer", "MoE", "NTKScaling",
+    "Norm", "NormThenGate", "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm", "ProportionalScaling", "RMSNorm",
+    "ReLU", "RelativePosition", "Residual", "Retention", "RoPE", "RouterZ", "Routing", "RoutingLoss", "Sandwich",
+    "SequenceBalance", "SharedParallel", "SiLU", "Sigmoid", "SigmoidGated", "SigmoidTopK", "Sinusoidal", "SoftmaxTopK",
     "Sparse", "SquaredReLU", "Strided", "T5Bias", "YaRN", "cross_attention", "geglu", "glu", "gqa", "mha", "mqa",
-    "reglu", "swiglu",
+    "reglu", "swiglu", "switch",
 ]  # fmt: skip

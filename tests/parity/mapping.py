@@ -269,7 +269,7 @@ def rope(config: Any) -> RoPE:
 
 
 def magnitude(given: dict[str, Any]) -> float | None:
-    """Of YaRN with two scales where scores aren't multiplied by the second's square, as they are in DeepSeek's models."""
+    """Of YaRN with two scales, where scores aren't multiplied by the second's square as in DeepSeek's models."""
     if not (given.get("mscale") and given.get("mscale_all_dim")):
         return None
     over, under = (0.1 * given[name] * math.log(given["factor"]) + 1 for name in ("mscale", "mscale_all_dim"))

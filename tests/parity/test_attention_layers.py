@@ -74,7 +74,7 @@ YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 
 
 
 def latent_rows(matrix: np.ndarray) -> np.ndarray:
-    """The rows that are turned as pairs (0, 1), (2, 3), ... in the order in which ours are, (0, P/2), ...; [.., P, ..]"""
+    """Rows [.., P, ..] that are turned as pairs (0, 1), (2, 3), ..., in the order of ours: (0, P / 2), ..."""
     return np.concatenate([matrix[..., 0::2, :], matrix[..., 1::2, :]], axis=-2)
 
 

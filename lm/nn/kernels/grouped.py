@@ -64,9 +64,7 @@ def _side_by_side(function: Callable[..., Array]) -> Callable[..., Array]:
 
     @mapped.def_vmap
     def rule(count: int, batched: list[bool], *arguments: Array) -> tuple[Array, bool]:  # pyright: ignore[reportUnusedFunction]
-        every = [
-            x if on else jnp.broadcast_to(x, (count, *x.shape)) for x, on in zip(arguments, batched, strict=True)
-        ]
+        every = [x if on else jnp.broadcast_to(x, (count, *x.shape)) for x, on in zip(arguments, batched, strict=True)]
         y = mapped(*(x.reshape(-1, *x.shape[2:]) for x in every))
         return y.reshape(count, -1, *y.shape[1:]), True
 

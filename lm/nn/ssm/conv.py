@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,8 @@ class CausalConv(nnx.Module):
     """
 
     def __init__(self, taps: int, channels: Dims, *, bias: bool, rngs: nnx.Rngs):
-        self.taps = taps
-        shape, names = tuple(channels.values()), tuple(channels)
+        self.taps, self.channels = taps, tuple(channels.values())
+        shape, names = self.channels, tuple(channels)
         # the axis of taps is one of a table of relative positions: no optimizer takes it for a map between spaces
         self.kernel = param(rngs, (taps, *shape), ("positions", *names), uniform(1 / math.sqrt(taps)))
         self.bias = param(rngs, shape, names, uniform(1 / math.sqrt(taps))) if bias else None
@@ -47,8 +48,8 @@ class CausalConv(nnx.Module):
         rows = (1,) * (known.ndim - 2)
         return jnp.take_along_axis(known, at.reshape(*at.shape, *rows), axis=1) * same.reshape(*same.shape, *rows)
 
-    def empty(self, batch: int, dtype: jax.typing.DTypeLike) -> jax.Array:
-        return jnp.zeros((batch, self.taps - 1, *self.kernel.shape[1:]), dtype)
+    def empty(self, batch: int, dtype: Any) -> jax.Array:
+        return jnp.zeros((batch, self.taps - 1, *self.channels), dtype)
 
 
 def cost(taps: int, channels: int, bias: bool) -> Cost:

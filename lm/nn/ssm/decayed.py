@@ -63,7 +63,7 @@ def cost(length: int, chunk: int, groups: int, heads: int, n: int, p: int, *, de
     """
     count, size = balanced(length, chunk)
     scores, states = size * groups * n, heads * n * p
-    a_token = scores + size * heads * p + 2 * states + (scores + states if delta else 0)
+    a_token = scores + size * heads * (p + 1) + 2 * states + (scores + states if delta else 0)
     return Cost(flops=2 * count * size * a_token, cache=states)
 
 
@@ -80,10 +80,10 @@ class _Decays(NamedTuple):
 
 
 def _decays(log_decay_BsGR: jax.Array, resets_Bs: jax.Array) -> _Decays:
-    total_BsGR = jnp.cumsum(log_decay_BsGR, axis=1)
     document_Bs = jnp.cumsum(resets_Bs, axis=1)  # inside the chunk; 0 is that of the state
-    size = resets_Bs.shape[1]
-    seen_Bts = jnp.tri(size, dtype=bool) & (document_Bs[:, :, None] == document_Bs[:, None, :])
+    seen_Bts = jnp.tri(resets_Bs.shape[1], dtype=bool) & (document_Bs[:, :, None] == document_Bs[:, None, :])
+    # sums inside documents: one over the chunk would let rounding, and so gradients, pass from document to document
+    total_BsGR = jnp.einsum("Bts,BsGR->BtGR", seen_Bts.astype(jnp.float32), log_decay_BsGR, precision="highest")
     rows_BGRs = jnp.moveaxis(total_BsGR, 1, -1)
     apart = rows_BGRs[..., :, None] - rows_BGRs[..., None, :]
     first, last = document_Bs == 0, document_Bs == document_Bs[:, -1:]

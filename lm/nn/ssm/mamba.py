@@ -108,7 +108,7 @@ class MambaLayer(RecurrentLayer):
         return self.out(y), Past({"conv": tail}, state, last_document(tokens, past))
 
     def init_cache(self, batch: int, length: int, dtype: Any) -> Past:
-        state = jnp.zeros((batch, *self.A_log.shape[::-1]), jnp.float32)
+        state = jnp.zeros((batch, self.spec.state, *self.conv.channels), jnp.float32)
         return Past({"conv": self.conv.empty(batch, dtype)}, state, jnp.zeros(batch, jnp.int32))
 
 

@@ -13,7 +13,9 @@ from lm.nn.kernels import attention, attention_blocked
 from lm.nn.kernels.attention import attend, choose
 from lm.nn.kernels.attention_request import KernelError, Request
 from lm.nn.mask import Mask, positions_of
+from lm.nn.sparse import BlockSparse, Fixed, Strided
 from lm.sharding import layout, use
+from tests.masks import sees
 
 quick_jit = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0}
@@ -29,6 +31,7 @@ class Case:
     heads: int = 4
     kv_heads: int = 2
     width: int = 8
+    value_width: int | None = None
     softcap: float | None = None
     bias: str | None = None
     ordered: bool = True
@@ -53,6 +56,16 @@ CASES = [
     Case(softcap=1.5, length=131, long=True),
     Case(bias="table", length=131),
     Case(bias="alibi", softcap=2.0, mask=Mask(window=7), long=True),
+    Case(mask=Mask(prefix=True), length=131),
+    Case(mask=Mask(prefix=True, window=9), long=True),
+    Case(mask=Mask(window=5, sinks=2), length=131),
+    Case(mask=Mask(window=4, pattern=Strided(stride=7)), length=131, kv_heads=1),
+    Case(mask=Mask(pattern=Strided(stride=3, count=4)), length=131, softcap=2.0),
+    Case(mask=Mask(causal=False, pattern=Fixed(stride=5, summary=2)), bias="table"),
+    Case(mask=Mask(causal=False, sinks=1, pattern=BlockSparse(size=4, near=0, random=1)), length=131),
+    Case(mask=Mask(prefix=True, window=3, sinks=1), length=11, shifted=30, ordered=False),
+    Case(value_width=5, length=131),
+    Case(value_width=11, length=131, bias="alibi"),
     Case(length=11, shifted=30, ordered=False),
     Case(length=32, shifted=30, ordered=False, long=True),
     Case(length=2, shifted=30, ordered=False),
@@ -65,11 +78,12 @@ def inputs(case: Case, seed: int = 0):
     B, S = 2, case.length + case.shifted
     normal = functools.partial(rng.standard_normal, dtype=np.float32)
     q = normal((B, case.length, case.heads, case.width))
-    k, v = (normal((B, S, case.kv_heads, case.width)) for _ in "kv")
+    k, v = (normal((B, S, case.kv_heads, width)) for width in (case.width, case.value_width or case.width))
     edges = np.array([S // 4, S // 2 + 1, S - S // 8])
     segments = 1 + (np.arange(S)[:, None] >= edges).sum(1)
     segments = np.stack([np.where(segments == 4, 0, segments), np.zeros(S)]).astype(np.int32)
     k_positions = np.asarray(positions_of(jnp.asarray(segments)), np.int32)
+    segments = np.where(k_positions < S // 6, -segments, segments)  # each document has a prefix, read by few masks
     q_segments, q_positions = segments[:, case.shifted :].copy(), k_positions[:, case.shifted :]
     if case.shifted:
         q_segments[0, -1] = 77  # sees no key at all
@@ -101,18 +115,16 @@ def run(case: Case, q, k, v, table, ids, implementation=None, scale=0.3):
 def naive(case: Case, q, k, v, table, ids, scale=0.3):
     """The definition in NumPy, one query and head at a time, in float64."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    out = np.zeros(q.shape)
+    out = np.zeros((*q.shape[:3], v.shape[3]))
     bias = bias_of(case, table)
     added = 0.0 if bias is None else np.asarray(bias(ids["q_positions"], ids["k_positions"]), np.float64)
     added = np.broadcast_to(added, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
+    queries, keys = (np.stack([ids[f"{n}_positions"], ids[f"{n}_segments"]], axis=-1).tolist() for n in "qk")
+    rows = zip(queries, keys, strict=True)
+    allowed = np.array([[[sees(case.mask, query, key) for key in of] for query in row] for row, of in rows])
     for b, i, h in itertools.product(*map(range, q.shape[:3])):
         kv = h // (q.shape[2] // k.shape[2])
-        distance = ids["q_positions"][b, i] - ids["k_positions"][b]
-        seen = ids["q_segments"][b, i] == ids["k_segments"][b]
-        if case.mask.causal:
-            seen &= distance >= 0
-        if case.mask.window is not None:
-            seen &= np.abs(distance) < case.mask.window
+        seen = allowed[b, i]
         if not seen.any():
             continue
         scores = scale * k[b, seen, kv] @ q[b, i, h]
@@ -132,7 +144,8 @@ def close(got, expected, what=""):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_implementations_equal_the_definition(case, monkeypatch):
     arrays, ids = inputs(case)
-    probe = np.random.default_rng(1).standard_normal(arrays[0].shape, dtype=np.float32)
+    shape = (*arrays[0].shape[:3], arrays[2].shape[3])
+    probe = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
 
     def both(implementation, *arrays):
         out, pull = jax.vjp(lambda *a: run(case, *a, ids, implementation), *arrays)
@@ -285,6 +298,11 @@ def on(monkeypatch, backend):
         ("tpu", {"queries": 200, "keys": 200}, "blocked"),
         ("gpu", {}, "cudnn"),
         ("gpu", {"mask": Mask(window=9)}, "cudnn"),
+        ("gpu", {"mask": Mask(prefix=True)}, "cudnn"),
+        ("gpu", {"mask": Mask(window=9, sinks=1)}, "cudnn"),
+        ("tpu", {"mask": Mask(prefix=True)}, "blocked"),
+        ("tpu", {"mask": Mask(window=9, sinks=1)}, "blocked"),
+        ("tpu", {"mask": Mask(pattern=Strided(stride=3))}, "blocked"),
         ("gpu", {"dtype": "float32"}, "blocked"),
         ("gpu", {"softcap": 30.0}, "blocked"),
         ("gpu", {"bias": True}, "blocked"),

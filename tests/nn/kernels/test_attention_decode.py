@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lm.nn import ALiBi, Mask, T5Bias
+from lm.nn import ALiBi, Mask, Strided, T5Bias
 from lm.nn.kernels import attention_decode, attention_plain
 from lm.nn.kernels.attention_decode import Slots
 from lm.nn.kernels.platform import plain_forms
@@ -21,6 +21,10 @@ CASES: dict[str, dict[str, Any]] = {
     "window": {"mask": Mask(window=5)},
     "window of one": {"mask": Mask(window=1)},
     "not causal": {"mask": Mask(causal=False)},
+    "prefix": {"mask": Mask(prefix=True)},
+    "sinks": {"mask": Mask(window=3, sinks=2)},
+    "strided": {"mask": Mask(pattern=Strided(stride=3))},
+    "narrow values": {"V": 2},
     "softcap": {"softcap": 2.0},
     "alibi": {"bias": ALiBi()},
     "t5": {"bias": T5Bias(buckets=8, max_distance=10)},
@@ -37,8 +41,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def drawn(B: int, K: int, L: int, sizes: tuple[int, ...], dtype: Any) -> tuple[jax.Array, list[Slots], Any]:
-    """Queries at the last positions, parts whose slots are in no order, some empty, some of another segment."""
+def drawn(B: int, K: int, L: int, sizes: tuple[int, ...], dtype: Any, V: int = P) -> tuple[jax.Array, list[Slots], Any]:
+    """Queries at the last positions, parts whose slots are in no order, some empty, some of another segment or of the
+    document's prefix, some of which lies after the queries."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:
@@ -46,18 +51,18 @@ def drawn(B: int, K: int, L: int, sizes: tuple[int, ...], dtype: Any) -> tuple[j
 
     total, parts, start = sum(sizes), [], 0
     positions = np.stack([rng.permutation(total) for _ in range(B)])
-    segments = rng.choice([0, 1, 1, 1, 2], size=(B, total))
+    segments = rng.choice([0, 1, 1, 1, -1, 2], size=(B, total))
     for size in sizes:
         ids = (jnp.asarray(x[:, start : start + size], jnp.int32) for x in (positions, segments))
-        parts.append(Slots(normal(B, K, P, size), normal(B, K, size, P), *ids))
+        parts.append(Slots(normal(B, K, P, size), normal(B, K, size, V), *ids))
         start += size
-    at = jnp.broadcast_to(jnp.arange(total - L, total), (B, L))
+    at = jnp.broadcast_to(jnp.arange(total - L, total) - total // 3, (B, L))
     return normal(B, L, 4, P), parts, (at, jnp.ones((B, L), jnp.int32))
 
 
 def both(case: dict[str, Any], dtype: Any = jnp.float32) -> tuple[jax.Array, jax.Array]:
-    fields = {"B": 2, "K": 2, "L": 1, "sizes": (9, 4), "mask": Mask(), "softcap": None, "bias": None} | case
-    q, parts, (at, ones) = drawn(*(fields[name] for name in ("B", "K", "L", "sizes")), dtype)
+    fields = {"B": 2, "K": 2, "L": 1, "sizes": (9, 4), "V": P, "mask": Mask(), "softcap": None, "bias": None} | case
+    q, parts, (at, ones) = drawn(*(fields[name] for name in ("B", "K", "L", "sizes")), dtype, fields["V"])
     bias = fields["bias"] and fields["bias"].build(4, P, rngs=nnx.Rngs(0)).bias
     shared: dict[str, Any] = {"mask": fields["mask"], "scale": 0.4, "softcap": fields["softcap"], "bias": bias}
     found = attention_decode.attend(q, parts, q_positions=at, q_segments=ones, by_parts=True, **shared)

@@ -1,0 +1,121 @@
+"""From the Hugging Face layout to a model of ours."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lm import sharding
+from lm.hub.errors import HubError
+from lm.hub.families import family_of
+from lm.hub.fields import Fields
+from lm.hub.files import Tensors
+from lm.hub.plan import Plan, abstract, flattened, nested
+from lm.models import EncoderDecoder, Model
+from lm.nn import param
+from lm.sharding import Layout
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model with its weights: `model(tokens [B L])` gives what its output layer says, float32.
+
+    spec: the model as a value; params: a nested dict of float32 arrays, as training and `lm.infer` take them; config:
+    the `config.json` it came from, {} for a model of ours. Tokens may be NumPy or JAX.
+    """
+
+    spec: Model
+    params: param.Params
+    config: dict[str, Any]
+
+    def __call__(self, tokens: Any, decoder_tokens: Any = None, **more: Any) -> jax.Array:
+        """Logits [B L V] of a decoder, or of an encoder with a masked-LM head. Encoder-decoders take `decoder_tokens`
+        too and give [B L_decoder V]. more: what the model's own call takes: positions, segments, types."""
+        if isinstance(self.spec, EncoderDecoder) != (decoder_tokens is not None):
+            raise HubError(
+                "an encoder-decoder needs decoder_tokens"
+                if decoder_tokens is None
+                else "only an encoder-decoder takes decoder_tokens"
+            )
+        given = [jnp.asarray(t, jnp.int32) for t in (tokens, decoder_tokens) if t is not None]
+        return _forward(self.spec)(self.params, *given, **more)
+
+
+@functools.lru_cache(maxsize=32)
+def _forward(spec: Model) -> Callable[..., jax.Array]:
+    graph = param.split(nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(params=0))))[0]
+    return jax.jit(lambda params, *tokens, **more: param.merge(graph, params)(*tokens, **more))
+
+
+def load(path: str | Path, layout: Layout | None = None) -> Pretrained:
+    """The model in a folder with config.json and safetensors, or of that name on the hub where there is a network.
+
+    layout: the mesh its parameters are split over, None: the first device. They are read, joined and placed one after
+    another, so that besides what is placed there is never more than one of them in memory.
+    Raises HubError for a config that isn't understood, and for a tensor that is missing, left over or of another shape.
+    """
+    folder = _folder(path)
+    fields = read_config(folder)
+    family = family_of(fields)
+    spec = family.read(fields)
+    fields.finish()
+    _, shapes = abstract(spec)
+    plan, tensors = Plan(family, spec, shapes), Tensors(folder)
+    plan.check(tensors.names(), family.ignored)
+    axes = param.axes(nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(params=0))))
+    where = layout or sharding.layout()
+    places = flattened(sharding.shardings(nested(shapes), axes, where.rules, where.mesh))
+    placed = {path: jax.device_put(made(plan, tensors, path), place) for path, place in places.items()}
+    return Pretrained(spec, nested(placed), fields.config)
+
+
+def read_config(folder: Path) -> Fields:
+    try:
+        return Fields(json.loads((folder / "config.json").read_text()), str(folder / "config.json"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise HubError(f"{folder / 'config.json'} can't be read: {error}") from None
+
+
+def made(plan: Plan, tensors: Mapping[str, np.ndarray] | Tensors, path: str) -> np.ndarray:
+    """One parameter, float32, from its tensors."""
+    rows = {}
+    for rule, place in plan.makers[path]:
+        shapes = [plan.shape(name, rule) for name in rule.ours]
+        found = [tensors[name].astype(np.float32) for name in rule.theirs]
+        try:
+            row = rule.form.load(found, shapes)[place]
+        except ValueError as error:
+            raise _misshapen(rule, found, shapes[place], str(error)) from None
+        if row.shape != shapes[place]:
+            raise _misshapen(rule, found, shapes[place], f"they make {row.shape}")
+        rows[rule.index] = row
+    return rows[None] if None in rows else np.stack([rows[i] for i in range(len(rows))])
+
+
+def _misshapen(rule: Any, found: list[np.ndarray], shape: tuple[int, ...], why: str) -> HubError:
+    return HubError(f"{rule.theirs[0]} {found[0].shape} doesn't fit {rule.ours[0]} {shape}: {why}")
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if not isinstance(path, str) or path.count("/") != 1 or path.startswith((".", "/", "~")):
+        raise HubError(f"there is no folder {path}")
+    try:
+        from huggingface_hub import snapshot_download  # type: ignore[import-not-found]
+    except ImportError:
+        raise HubError(f"there is no folder {path}; to fetch it from the hub: pip install huggingface_hub") from None
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except Exception as error:
+        raise HubError(f"there is no folder {path}, and the hub doesn't give it: {error}") from None

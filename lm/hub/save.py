@@ -1,0 +1,86 @@
+"""From a model of ours to the Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm.config import diff
+from lm.files import reason
+from lm.hub import files
+from lm.hub.errors import HubError
+from lm.hub.families import FAMILIES
+from lm.hub.family import Family, Unfit
+from lm.hub.fields import Fields
+from lm.hub.load import Pretrained
+from lm.hub.plan import Plan, abstract, flattened
+from lm.models import Model
+
+
+def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> Path:
+    """Writes config.json and safetensors (files of at most `shard` bytes) that transformers loads.
+
+    Raises HubError where no family of transformers is this model, and for a folder that already has something in it.
+    """
+    folder = Path(path)
+    if folder.exists() and any(folder.iterdir()):
+        raise HubError(f"{folder} isn't empty; give a new folder")
+    family, config = family_for(model.spec)
+    config = {name: model.config[name] for name in CARRIED if name in model.config} | config
+    part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        part.mkdir(parents=True)
+        files.write(part, tensors(family, model), shard)
+        (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except OSError as error:
+        raise HubError(f"can't write {folder}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+CARRIED = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "max_position_embeddings",
+    "id2label",
+    "label2id",
+)
+
+
+def tensors(family: Family, model: Pretrained) -> Iterator[tuple[str, np.ndarray]]:
+    """Theirs, one after another."""
+    flat = flattened(model.params)
+    for rule in Plan(family, model.spec, abstract(model.spec)[1]).rules:
+        ours = [np.asarray(flat[path] if rule.index is None else flat[path][rule.index]) for path in rule.ours]
+        yield from zip(rule.theirs, rule.form.save(ours), strict=True)
+
+
+def family_for(spec: Model) -> tuple[Family, dict[str, Any]]:
+    """The family whose config gives this model back, and that config."""
+    reasons = []
+    for family in FAMILIES:
+        try:
+            config = family.write(spec)
+            back = family.read(Fields(config))
+        except Unfit as error:
+            reasons.append((99, f"{family.types[0]}: {error}"))
+            continue
+        if back == spec:
+            return family, config
+        changed = diff(spec, back)
+        where, (ours, theirs) = next(iter(changed.items()))
+        reasons.append((len(changed), f"{family.types[0]} has {theirs!r} where this model has {where}={ours!r}"))
+    nearest = min(reasons, key=lambda found: found[0])[1]
+    raise HubError(f"no family of transformers is this model; the nearest: {nearest}")

@@ -1,0 +1,169 @@
+"""From tokens to experts and back: how the tokens that a router assigned reach the experts' weights."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lm.config import ConfigError, config
+from lm.nn.kernels.grouped import grouped
+from lm.nn.routing import Choices, Routed, Routing, Slots
+from lm.shapes import Array, Float
+
+
+class Rows(NamedTuple):
+    """How rows are laid out over experts: product(rows, w [E I O]), and each row's expert, for what isn't a product."""
+
+    product: Callable[[jax.Array, jax.Array], jax.Array]
+    expert: jax.Array
+
+
+Experts = Callable[[jax.Array, Rows], jax.Array]  # rows [... D] -> [... D], each by its expert
+
+
+class Dispatch(abc.ABC):
+    """One alternative of `MoE.dispatch`."""
+
+    def check(self, routing: Routing, experts: int) -> None:  # noqa: B027 -- most go with any
+        """Raises ConfigError if it has no meaning with this routing."""
+
+    @abc.abstractmethod
+    def rows(self, routing: Routing, experts: int, length: int) -> int:
+        """Rows that the experts compute for a document of `length` tokens, empty slots among them."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Array, "B L D"], routed: Routed, experts: Experts, count: int) -> Float[Array, "B L D"]:
+        """The weighted sum of each token's experts, in x's type; sums are float32."""
+
+    def dropped(self, routed: Routed, count: int) -> jax.Array | None:
+        """The share of choices that no expert computes, where there can be any."""
+        return None
+
+
+@config
+class Dropless(Dispatch):
+    """Every choice is computed: tokens sorted by expert, then a grouped product (Gale et al. 2022, MegaBlocks).
+
+    Its FLOPs are counted without the rows that the form for CPU adds to fill blocks, less than half a block an expert
+    on average.
+    """
+
+    def rows(self, routing: Routing, experts: int, length: int) -> int:
+        slots = routing.slots(experts, length)
+        return int(routing.per_token() * length) if slots is None else experts * slots
+
+    def __call__(self, x: Float[Array, "B L D"], routed: Routed, experts: Experts, count: int) -> Float[Array, "B L D"]:
+        if isinstance(routed.by, Slots):
+            return _by_slots(x, routed.by, experts)
+        return _sorted(x, routed.by, experts, count)
+
+
+@config
+class Capacity(Dispatch):
+    """Each expert has room for factor times its fair share of a row's choices; later ones are dropped.
+
+    Fedus et al. 2021, 2.2; a dropped choice adds nothing. Places are given in the order of the tokens, so that what
+    comes later drops nothing before it; but a row's documents and its padding share the room, and short rows have
+    more of it (rounded up), so that decoding token by token drops nothing at all.
+    """
+
+    factor: float = 1.25
+
+    def __post_init__(self) -> None:
+        if self.factor <= 0:
+            raise ConfigError(f"factor={self.factor} of the fair share must be positive")
+
+    def check(self, routing: Routing, experts: int) -> None:
+        if routing.slots(experts, 1) is not None:
+            raise ConfigError(f"Capacity: {type(routing).__name__} fills each expert exactly; use Dropless()")
+
+    def room(self, choices: float, experts: int, length: int) -> int:
+        """Places that an expert has in a row of `length` tokens; a token needs at most one."""
+        return min(length, math.ceil(self.factor * choices * length / experts))
+
+    def rows(self, routing: Routing, experts: int, length: int) -> int:
+        return experts * self.room(routing.per_token(), experts, length)
+
+    def __call__(self, x: Float[Array, "B L D"], routed: Routed, experts: Experts, count: int) -> Float[Array, "B L D"]:
+        return _by_slots(x, self._slots(_choices(routed), count), experts)
+
+    def dropped(self, routed: Routed, count: int) -> jax.Array:
+        choices, length = _choices(routed), routed.by.weight.shape[1]
+        kept = jnp.sum(self._slots(choices, count).token < length)
+        return 1 - kept / choices.expert.size
+
+    def _slots(self, choices: Choices, count: int) -> Slots:
+        rows, length, k = choices.expert.shape
+        room = self.room(k, count, length)
+        expert_BA = choices.expert.reshape(rows, length * k)
+        mine = expert_BA[..., None] == jnp.arange(count)
+        before_BA = jnp.take_along_axis(jnp.cumsum(mine, axis=1), expert_BA[..., None], axis=-1)[..., 0] - 1
+        place = (jnp.arange(rows)[:, None], expert_BA, before_BA)  # beyond the room: out of bounds, and so dropped
+        token = jnp.full((rows, count, room), length).at[place].set(jnp.arange(length * k) // k, mode="drop")
+        weight = jnp.zeros(token.shape).at[place].set(choices.weight.reshape(rows, -1), mode="drop")
+        return Slots(token, weight)
+
+
+@config
+class Dense(Dispatch):
+    """Every expert computes every token, and most of it is multiplied by 0: the definition, for a few small experts."""
+
+    def rows(self, routing: Routing, experts: int, length: int) -> int:
+        return experts * length
+
+    def __call__(self, x: Float[Array, "B L D"], routed: Routed, experts: Experts, count: int) -> Float[Array, "B L D"]:
+        weight_BLE = _weights(routed, x.shape[1], count)
+        x_END = jnp.broadcast_to(x.reshape(-1, x.shape[2]), (count, x.shape[0] * x.shape[1], x.shape[2]))
+        y_END = experts(x_END, _batched(count)).astype(jnp.float32)
+        y_ND = jnp.sum(y_END * weight_BLE.reshape(-1, count).T[..., None], axis=0)
+        return y_ND.reshape(x.shape).astype(x.dtype)
+
+
+def _choices(routed: Routed) -> Choices:
+    assert isinstance(routed.by, Choices)
+    return routed.by
+
+
+def _weights(routed: Routed, length: int, count: int) -> Float[Array, "B L E"]:
+    """The weight of every expert for every token, 0 for those that weren't chosen."""
+    by, rows = routed.by, routed.by.weight.shape[0]
+    empty, row = jnp.zeros((rows, length, count)), jnp.arange(rows)[:, None, None]
+    if isinstance(by, Choices):
+        return empty.at[row, jnp.arange(length)[:, None], by.expert].set(by.weight)
+    return empty.at[row, by.token, jnp.arange(count)[:, None]].set(by.weight, mode="drop")
+
+
+def _batched(count: int) -> Rows:
+    """Equally many rows for every expert: [E R ...]."""
+    return Rows(lambda rows, w: jnp.einsum("ERI,EIO->ERO", rows, w.astype(rows.dtype)), jnp.arange(count)[:, None])
+
+
+def _sorted(x: Float[Array, "B L D"], choices: Choices, experts: Experts, count: int) -> Float[Array, "B L D"]:
+    width, k = x.shape[2], choices.expert.shape[2]
+    expert_A = choices.expert.reshape(-1)
+    order = jnp.argsort(expert_A, stable=True)
+    sizes = jnp.sum(expert_A[:, None] == jnp.arange(count), axis=0)
+    by = Rows(functools.partial(grouped, sizes=sizes), expert_A[order])
+    y_AD = experts(_permuted(jnp.repeat(x.reshape(-1, width), k, axis=0), order), by)
+    y_NKD = _permuted(y_AD, jnp.argsort(order)).reshape(-1, k, width).astype(jnp.float32)
+    return jnp.sum(y_NKD * choices.weight.reshape(-1, k, 1), axis=1).reshape(x.shape).astype(x.dtype)
+
+
+def _permuted(x: Float[Array, "A D"], order: jax.Array) -> Float[Array, "A D"]:
+    """x[order] of a permutation: its gradient adds nothing up, and is the same bits on every machine."""
+    return x.at[order].get(unique_indices=True, mode="promise_in_bounds")
+
+
+def _by_slots(x: Float[Array, "B L D"], slots: Slots, experts: Experts) -> Float[Array, "B L D"]:
+    rows, count, room = slots.token.shape
+    row = jnp.arange(rows)[:, None, None]
+    x_EBCD = x.at[row, slots.token].get(mode="fill", fill_value=0).swapaxes(0, 1)
+    y_ERD = experts(x_EBCD.reshape(count, rows * room, -1), _batched(count))
+    y_BECD = y_ERD.reshape(x_EBCD.shape).swapaxes(0, 1).astype(jnp.float32) * slots.weight[..., None]
+    return jnp.zeros(x.shape).at[row, slots.token].add(y_BECD, mode="drop").astype(x.dtype)
