@@ -48,12 +48,13 @@ from lm.data.synthetic import (
     WordUnscramble,
 )
 from lm.data.synthetic.task import uniforms
+from lm.early import CBOW, GloVe, NGram, Word2Vec, stream
 from lm.errors import UserError
 from lm.evals import Answers, Estimates, Kinds, Positions
 from lm.infer import Greedy, Sample
 from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
-from lm.nn import Block, Llama3Scaling, Mask, RoPE, YaRN, gqa, mha, param
+from lm.nn import Block, BlockSparse, Fixed, Llama3Scaling, Mask, RoPE, Strided, YaRN, gqa, mha, param
 from lm.objectives import NextToken
 from lm.sharding import ShardingRules
 from lm.sweep import (
@@ -196,8 +197,8 @@ def see_hub(corpus: HuggingFace) -> Any:
 
 
 def see_mask(mask: Mask) -> Any:
-    at, one = jnp.arange(6)[None], jnp.ones((1, 6), jnp.int32)
-    return mask.pairs(6), np.asarray(mask.allowed(at, at, one, one)).tolist()
+    at, ids = jnp.arange(6)[None], jnp.asarray([[-1, -1, 1, 1, 1, 1]])
+    return mask.pairs(6), np.asarray(mask.allowed(at, at, ids, ids)).tolist()
 
 
 def see_sampler(sampler: Any) -> Any:
@@ -294,6 +295,18 @@ def see_measures(run: Run) -> Any:
 @cache
 def _program(model: Decoder) -> Program:
     return Program(model, Training(steps=1), sharding.layout())
+
+
+def see_ngram(model: NGram) -> Any:
+    """What it says of another text than it was made from."""
+    one, other = (np.random.default_rng(seed).zipf(1.5, 200).clip(max=9) for seed in (0, 1))
+    return model.fit(stream([one]), 10).log_probs(stream([other])).tolist()[1:]
+
+
+def see_vectors(model: Word2Vec | GloVe) -> Any:
+    rows = np.random.default_rng(0).zipf(1.5, (20, 8)).clip(max=9)
+    found = model.fit([[f"word{i}" for i in row] for row in rows])
+    return found.words, found.vectors.tolist()
 
 
 def see_task(task: Task) -> Any:
@@ -454,6 +467,11 @@ TASKS: tuple[Task, ...] = (
     SparseParity(tasks=4, bits=6),
     WordUnscramble(commonest=50),
 )
+VECTORS = (
+    Word2Vec(width=2, window=2, epochs=1, batch=32),
+    Word2Vec(architecture=CBOW(), width=2, window=1, epochs=1, batch=32),
+    GloVe(width=2, window=2, maximum=4.0, epochs=1, batch=8),
+)
 CLAIMS: tuple[Claim, ...] = (
     Reaches(expected="a", series="arm", metric="m", level=0.5),
     Never(expected="a", series="arm", metric="m", level=2.0),
@@ -509,6 +527,12 @@ def published() -> str:
     return str(path)
 
 
+def patterns() -> Iterator[Mask]:
+    """Masks with each sparse pattern, of which something is beyond the reach of six tokens."""
+    for pattern in (Strided(stride=2, count=2), Fixed(stride=3), BlockSparse(size=2, near=0, random=1)):
+        yield Mask(pattern=pattern)
+
+
 @cache
 def bases() -> tuple[Base, ...]:
     text, jsonl, parquet = corpora()
@@ -540,7 +564,7 @@ def bases() -> tuple[Base, ...]:
         Base(replace(data, {"tokenizer": BPE(vocab=280)}), see_data),
         Base(HuggingFace(name="a/name"), see_hub),
         Base(replace(data, {"corpus": Markov(symbols=4, documents_count=40, length=15)}), see_data),
-        Base(Mask(), see_mask),
+        *(Base(mask, see_mask) for mask in (Mask(), Mask(window=2), *patterns())),
         *(Base(sampler, see_sampler) for sampler in (Greedy(), Sample())),
         Base(sharding.fsdp_tp(), see_rules),
         Base(Sweep(base=run, points=({"seed": 1}, {"seed": 2})), see_experiment),
@@ -551,6 +575,8 @@ def bases() -> tuple[Base, ...]:
         Base(Ladder(base=replace(run, {"model": MODELS["mha"]}), rungs=RUNGS, floor=1.5), see_ladder),
         *(Base(task, see_task) for task in TASKS),
         Base(TaskData(task=ModularSum(terms=3), batch=4, heldout=0.3), see_data),
+        Base(NGram(order=3), see_ngram),
+        *(Base(each, see_vectors) for each in VECTORS),
         *(Base(claim, see_claim) for claim in CLAIMS),
         Base(Panel(title="a", metrics=("a.m", "a.n"), golds=("a.g",), levels={"b": 0.5}), see_panel),
         Base(emergence(run), see_emergence),
@@ -588,6 +614,8 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Slurm", "more"): [{"qos": "low"}],
     ("Attention", "position"): [None],
     ("Attention", "qk_norm"): [None],
+    ("LongRoPE", "short"): [(1.0, 3.0)],
+    ("LongRoPE", "long"): [(2.0, 8.0)],
     ("Adafactor", "factored_from"): [100],
     ("Decoder", "vocab_multiple"): [64],
     ("Training", "objective"): [NextToken(z_loss=0.5)],
@@ -599,6 +627,7 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Estimates", "at"): [1],
     ("Fourier", "top"): [3],
     ("Heads", "symbols"): [6],
+    ("NGram", "discounts"): [(0.75,)],
     ("Together", "metrics"): [("m", "bound")],
     ("Advantage", "of"): [("other", "m")],
     ("Advantage", "over"): [("other", "m")],

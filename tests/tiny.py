@@ -175,7 +175,7 @@ BLOCKS: dict[str, Block] = {
     "gated delta net, norm after gate": Block(
         mixer=GatedDeltaNet(heads=2, key_heads=2, key_width=4, value_width=6, norm=GateThenNorm(), conv_bias=True)
     ),
-    "retention": Block(mixer=Retention(heads=HEADS, chunk=5), ff=FF),
+    "retention": Block(mixer=Retention(heads=HEADS, value_width=6, chunk=5), ff=FF),
     "linear attention": Block(mixer=Retention(heads=2, key_width=6, value_width=4, span=None, position=None), ff=FF),
     "moe": Block(mixer=mha(HEADS), ff=MoE(expert=GatedMLP(hidden=8), experts=4, losses=(LoadBalance(), RouterZ()))),
     "moe, sigmoid, shared": Block(

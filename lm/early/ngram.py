@@ -4,8 +4,8 @@
     model.log_probs(heldout)
 
 An n-gram's id is its place among all of its order, sorted by the id of its first n - 1 tokens and then by its last. So
-an order is one array of integers `id * vocab + token`, exact where hashes would collide; an n-gram is found by bisection,
-and all that follow a context lie side by side.
+an order is one array of integers `id * vocab + token`, exact where hashes would collide; an n-gram is found by
+bisection, and all that follow a context lie side by side.
 
 The first token of a document is given, never predicted (in the documents of `lm.data` it is `eot`), and no n-gram
 spans two documents.
@@ -35,8 +35,8 @@ class NGram:
     with h' the context h without its first token. c counts n-grams of the highest order; of a lower one how many tokens
     precede it, where each document that begins with it counts as one more. Below the lowest order p is uniform.
 
-    discounts: D of 1, 2, .., and its last number for all larger counts: (0.75,) is absolute discounting. None: the three
-    of "modified" Kneser-Ney, of each order from its own counts of counts (Chen and Goodman 1998, equation 26).
+    discounts: D of 1, 2, .., and its last number for all larger counts: (0.75,) is absolute discounting. None: the
+    three of "modified" Kneser-Ney, of each order from its own counts of counts (Chen and Goodman 1998, equation 26).
     """
 
     order: int = 5

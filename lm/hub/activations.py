@@ -3,7 +3,7 @@
 from lm.hub.errors import HubError
 from lm.hub.family import Unfit
 from lm.hub.fields import Fields
-from lm.nn.feedforward import GELU, Activation, ReLU, SiLU, SquaredReLU
+from lm.nn.feedforward import GELU, Activation, ReLU, SiLU, SquaredReLU, Tanh
 
 NAMES: dict[str, Activation] = {
     "gelu": GELU(approximate=False),
@@ -15,6 +15,7 @@ NAMES: dict[str, Activation] = {
     "relu2": SquaredReLU(),
     "silu": SiLU(),
     "swish": SiLU(),
+    "tanh": Tanh(),
 }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lm.hub.errors import HubError
 from lm.hub.fields import Fields
+from lm.hub.files import Tensors
 from lm.hub.forms import Dense, Flat, Form, Same
 from lm.models.model import Model
 from lm.models.stack import Layers
@@ -53,6 +54,21 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def rules(self, spec: Any) -> Iterable[Rule]: ...
+
+    def settled(self, spec: Any, tensors: Tensors) -> Model:
+        """The model, where its config leaves something to the tensors."""
+        del tensors
+        return spec
+
+    def renamed(self, spec: Any, name: str) -> str:
+        """The name that `rules` has for a tensor, where older checkpoints have another."""
+        del spec
+        return name
+
+    def copies(self, spec: Any) -> Mapping[str, str]:
+        """Tensors that a checkpoint may hold besides, each a copy of another of its tensors: tied tables."""
+        del spec
+        return {}
 
 
 def same(ours: str, theirs: str) -> Rule:

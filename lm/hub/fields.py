@@ -40,6 +40,11 @@ class Fields:
             raise HubError(f"{self.where} has no field '{name}', which a model of type {self.type} needs")
         return default
 
+    def nullable(self, name: str, default: Any) -> Any:
+        """The field's value, where null is a value too."""
+        self._read.add(name)
+        return self.config.get(name, default)
+
     @property
     def type(self) -> str:
         return self.config.get("model_type", "?")

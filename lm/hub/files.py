@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ class Tensors:
         self.folder = folder
         self._files: dict[str, Any] = {}
         self._where = self._find()
+        self._old = {name: name for name in self._where}
+
+    def rename(self, rename: Callable[[str], str]) -> None:
+        """Gives each tensor another name. Raises HubError where two get the same."""
+        renamed = {rename(name): name for name in self._where}
+        if len(renamed) < len(self._where):
+            twice = min(name for name in self._where if renamed[rename(name)] != name)
+            raise HubError(f"{self.folder} has both {twice} and {renamed[rename(twice)]}, which are the same tensor")
+        self._old = renamed
 
     def _find(self) -> dict[str, str]:
         index = self.folder / INDEX
@@ -52,10 +61,11 @@ class Tensors:
         return self._files[file]
 
     def names(self) -> set[str]:
-        return set(self._where)
+        return set(self._old)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._open(self._where[name]).get_tensor(name)
+        old = self._old[name]
+        return self._open(self._where[old]).get_tensor(old)
 
 
 def write(folder: Path, tensors: Iterator[tuple[str, np.ndarray]], shard: int = SHARD) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lm.hub.errors import HubError
+
 Arrays = list[np.ndarray]
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape]
@@ -152,6 +154,32 @@ class Stacked(Form):
     def save(self, ours: Arrays) -> Arrays:
         made = [self.then.save(list(parts)) for parts in zip(*ours, strict=True)]
         return [np.stack(arrays) for arrays in zip(*made, strict=True)]
+
+
+@dataclass(frozen=True)
+class Alike(Form):
+    """One tensor that is several arrays of ours: what all layers share there and only those of a stack do here."""
+
+    def load(self, theirs: Arrays, shapes: Shapes) -> Arrays:
+        return theirs * len(shapes)
+
+    def save(self, ours: Arrays) -> Arrays:
+        if any(not np.array_equal(ours[0], other) for other in ours[1:]):
+            raise HubError("layers of several stacks have different parameters where transformers has one for them all")
+        return ours[:1]
+
+
+@dataclass(frozen=True)
+class Row(Form):
+    """Theirs has a first dimension of 1."""
+
+    then: Form
+
+    def load(self, theirs: Arrays, shapes: Shapes) -> Arrays:
+        return self.then.load([t.squeeze(0) for t in theirs], shapes)
+
+    def save(self, ours: Arrays) -> Arrays:
+        return [t[None] for t in self.then.save(ours)]
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,13 @@ def load(path: str | Path, layout: Layout | None = None) -> Pretrained:
     folder = _folder(path)
     fields = read_config(folder)
     family = family_of(fields)
-    spec = family.read(fields)
+    spec, tensors = family.read(fields), Tensors(folder)
     fields.finish()
+    spec = family.settled(spec, tensors)
+    tensors.rename(lambda name: family.renamed(spec, name))
     _, shapes = abstract(spec)
-    plan, tensors = Plan(family, spec, shapes), Tensors(folder)
-    plan.check(tensors.names(), family.ignored)
+    plan = Plan(family, spec, shapes)
+    plan.check(tensors.names() - copied(tensors, family.copies(spec)), family.ignored)
     axes = param.axes(nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(params=0))))
     where = layout or sharding.layout()
     places = flattened(sharding.shardings(nested(shapes), axes, where.rules, where.mesh))
@@ -83,6 +85,15 @@ def read_config(folder: Path) -> Fields:
         return Fields(json.loads((folder / "config.json").read_text()), str(folder / "config.json"))
     except (OSError, json.JSONDecodeError) as error:
         raise HubError(f"{folder / 'config.json'} can't be read: {error}") from None
+
+
+def copied(tensors: Tensors, copies: Mapping[str, str]) -> set[str]:
+    """The copies that are there. Raises HubError for one that isn't what it should be a copy of."""
+    there = {name: of for name, of in copies.items() if {name, of} <= tensors.names()}
+    for name, of in there.items():
+        if not np.array_equal(tensors[name], tensors[of]):
+            raise HubError(f"the config says that {name} and {of} are one tensor, and the checkpoint has two different")
+    return set(there)
 
 
 def made(plan: Plan, tensors: Mapping[str, np.ndarray] | Tensors, path: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.config import diff
+from lm.config import diff, replace
 from lm.files import reason
 from lm.hub import files
 from lm.hub.errors import HubError
@@ -21,6 +21,7 @@ from lm.hub.fields import Fields
 from lm.hub.load import Pretrained
 from lm.hub.plan import Plan, abstract, flattened
 from lm.models import Model
+from lm.models.stack import Layers, grouped
 
 
 def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> Path:
@@ -31,7 +32,7 @@ def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> Path:
     folder = Path(path)
     if folder.exists() and any(folder.iterdir()):
         raise HubError(f"{folder} isn't empty; give a new folder")
-    family, config = family_for(model.spec)
+    family, config = family_for(model.spec, model.config.get("model_type"))
     config = {name: model.config[name] for name in CARRIED if name in model.config} | config
     part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -67,19 +68,28 @@ def tensors(family: Family, model: Pretrained) -> Iterator[tuple[str, np.ndarray
         yield from zip(rule.theirs, rule.form.save(ours), strict=True)
 
 
-def family_for(spec: Model) -> tuple[Family, dict[str, Any]]:
-    """The family whose config gives this model back, and that config."""
+def regrouped(spec: Model) -> Model:
+    """The same model with its layers grouped as families do, however they are grouped."""
+    inner = {"body": getattr(spec, "body", None), "encoder": getattr(spec, "encoder", None)}
+    inner["decoder"] = getattr(spec, "decoder", None)
+    if isinstance(spec, Layers):
+        return replace(spec, {**({} if spec.shared_layers else grouped(spec.each())), "vocab_multiple": 1})
+    return replace(spec, {name: regrouped(part) for name, part in inner.items() if isinstance(part, Model)})
+
+
+def family_for(spec: Model, prefer: str | None = None) -> tuple[Family, dict[str, Any]]:
+    """The family whose config gives this model back, and that config. Of several the one that has the type `prefer`."""
     reasons = []
-    for family in FAMILIES:
+    for family in sorted(FAMILIES, key=lambda family: prefer not in family.types):
         try:
             config = family.write(spec)
             back = family.read(Fields(config))
         except Unfit as error:
             reasons.append((99, f"{family.types[0]}: {error}"))
             continue
-        if back == spec:
+        changed = diff(regrouped(spec), back)
+        if not changed:
             return family, config
-        changed = diff(spec, back)
         where, (ours, theirs) = next(iter(changed.items()))
         reasons.append((len(changed), f"{family.types[0]} has {theirs!r} where this model has {where}={ours!r}"))
     nearest = min(reasons, key=lambda found: found[0])[1]

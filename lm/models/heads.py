@@ -141,18 +141,22 @@ class Mean(Pooling):
 class Classifier(Head):
     """One of `labels` classes for each row, or for each token with pooling=None (Devlin et al. 2018, 4).
 
-    inner: activation of a layer from width to width before the last map; None: no such layer. With labels=1 it is a
-    number: a reward, or whether a token was replaced.
+    inner: activation of a layer from width to width before the last map; None: no such layer. inner_norm and
+    inner_bias: of that layer. With labels=1 it is a number: a reward, or whether a token was replaced.
     """
 
     labels: int
     pooling: Pooling | None = First()
     inner: Activation | None = None
+    inner_norm: Norm | None = None
+    inner_bias: bool = True
     bias: bool = True
 
     def __post_init__(self) -> None:
         if self.labels < 1:
             raise ConfigError(f"labels={self.labels} must be at least 1")
+        if self.inner is None and (self.inner_norm is not None or not self.inner_bias):
+            raise ConfigError("inner_norm and inner_bias are of the inner layer; give inner its activation too")
 
     def classes(self, body: Trunk) -> int:
         return self.labels
@@ -162,7 +166,8 @@ class Classifier(Head):
 
     def cost(self, body: Trunk, length: int) -> Cost:
         rows = length if self.pooling is None else 1
-        between = Cost() if self.inner is None else dense(body.width, body.width, rows, bias=True)
+        between = Cost() if self.inner is None else dense(body.width, body.width, rows, self.inner_bias)
+        between += Cost() if self.inner_norm is None else self.inner_norm.cost(body.width)
         return between + dense(body.width, self.labels, rows, self.bias)
 
 
@@ -184,8 +189,8 @@ def reward() -> Classifier:
 class ClassifierLayer(HeadLayer):
     def __init__(self, spec: Classifier, width: int, *, rngs: nnx.Rngs):
         self.spec = spec
-        inner = spec.inner
-        self.transform = None if inner is None else Transform(width, width, inner, norm=None, bias=True, rngs=rngs)
+        more = {"norm": spec.inner_norm, "bias": spec.inner_bias, "rngs": rngs}
+        self.transform = None if spec.inner is None else Transform(width, width, spec.inner, **more)
         self.weight = param(rngs, (spec.labels, width), ("classes", "embed"), normal(width**-0.5))
         self.bias = param(rngs, (spec.labels,), ("classes",), zeros) if spec.bias else None
 

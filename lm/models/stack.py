@@ -69,6 +69,11 @@ class Layers:
         first = [(f"first{i}", 0) for i in range(lead)]
         return first + [(str(i % count), i // count) for i in range(self.layers - lead)]
 
+    def each(self) -> list[Block]:
+        """The block of each layer in order."""
+        stacks = self.stacks()
+        return [stacks[name][0] for name, _ in self.places()]
+
     def layers_cost(self, width: int, length: int, context: int = 0) -> Cost:
         """Of all layers, for `length` tokens that read a context of so many."""
         total = Cost()
@@ -76,6 +81,18 @@ class Layers:
             one = block.cost(width, length, context)
             total += (one.all_shared() if self.shared_layers else one).times(count)
         return total
+
+
+def grouped(blocks: Sequence[Block]) -> dict[str, Any]:
+    """The fields of `Layers` for a model of these layers: the shortest first blocks and pattern that give them."""
+
+    def repeats(lead: int, period: int) -> bool:
+        return all(blocks[i] == blocks[i - period] for i in range(lead + period, len(blocks)))
+
+    fits = ((lead, size - lead) for size in range(1, len(blocks) + 1) for lead in range(size))
+    lead, period = next((lead, period) for lead, period in fits if repeats(lead, period))
+    pattern = tuple(blocks[lead : lead + period])
+    return {"layers": len(blocks), "first": tuple(blocks[:lead]), "block": pattern if period > 1 else pattern[0]}
 
 
 def build(spec: Layers, width: int, rngs: nnx.Rngs) -> nnx.Dict:

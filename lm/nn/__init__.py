@@ -19,6 +19,7 @@ from lm.nn.feedforward import (
     Sigmoid,
     SiLU,
     SquaredReLU,
+    Tanh,
     geglu,
     glu,
     reglu,
@@ -57,6 +58,6 @@ __all__ = [
     "Norm", "NormThenGate", "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm", "ProportionalScaling", "RMSNorm",
     "ReLU", "RelativePosition", "Residual", "Retention", "RoPE", "RouterZ", "Routing", "RoutingLoss", "Sandwich",
     "SequenceBalance", "SharedParallel", "SiLU", "Sigmoid", "SigmoidGated", "SigmoidTopK", "Sinusoidal", "SoftmaxTopK",
-    "Sparse", "SquaredReLU", "Strided", "T5Bias", "YaRN", "cross_attention", "geglu", "glu", "gqa", "mha", "mqa",
-    "reglu", "swiglu", "switch",
+    "Sparse", "SquaredReLU", "Strided", "T5Bias", "Tanh", "YaRN", "cross_attention", "geglu", "glu", "gqa", "mha",
+    "mqa", "reglu", "swiglu", "switch",
 ]  # fmt: skip

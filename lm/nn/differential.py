@@ -28,7 +28,8 @@ class Differential(Mixer):
 
     A head has two queries and keys of head_width and a value of twice that; head_width None: width / (2 heads), so
     that `heads` is half of what attention of this width would have. norm: of what a head has read, then times
-    1 - lambda_init. lambda_init: where lambda starts; the paper's constant (section 3.8 finds it as good as by depth).
+    1 - lambda_init. lambda_init: where lambda starts; the paper's constant, about as
+    good in its ablations as one by depth.
     """
 
     heads: int

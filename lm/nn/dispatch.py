@@ -83,7 +83,7 @@ class Capacity(Dispatch):
         if routing.slots(experts, 1) is not None:
             raise ConfigError(f"Capacity: {type(routing).__name__} fills each expert exactly; use Dropless()")
 
-    def room(self, choices: float, experts: int, length: int) -> int:
+    def room(self, choices: int | float, experts: int, length: int) -> int:
         """Places that an expert has in a row of `length` tokens; a token needs at most one."""
         return min(length, math.ceil(self.factor * choices * length / experts))
 

@@ -62,6 +62,12 @@ class Sigmoid(Activation):
         return jax.nn.sigmoid(x)
 
 
+@config
+class Tanh(Activation):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x)
+
+
 class FeedForward(abc.ABC):
     """What follows the mixer in a block. `ff(x) -> (y, aux)`."""
 
@@ -104,7 +110,7 @@ class GatedMLP(FeedForward):
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> GatedMLPLayer:
         return GatedMLPLayer(self, width, rngs=rngs, depth=depth)
 
-    def gated(self, gate: Float[Array, "B L F"], up: Float[Array, "B L F"]) -> Float[Array, "B L F"]:
+    def gated(self, gate: Float[Array, "*rows F"], up: Float[Array, "*rows F"]) -> Float[Array, "*rows F"]:
         return self.activation(gate) * up
 
     def cost(self, width: int, length: int) -> Cost:

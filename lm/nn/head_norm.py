@@ -13,7 +13,7 @@ from lm.nn.norms import Norm, RMSNorm
 
 @config
 class AcrossHeads:
-    """`norm` over the whole projection, all heads as one vector (OLMo 2, Team OLMo 2025, section 3.2)."""
+    """`norm` over the whole projection, all heads as one vector (OLMo 2, Team OLMo 2025)."""
 
     norm: Norm = RMSNorm()
 

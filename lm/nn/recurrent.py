@@ -25,6 +25,7 @@ from lm.nn.kernels.platform import fast
 from lm.nn.kernels.spread import spread
 from lm.nn.linear import Linear
 from lm.nn.mixer import Mixer
+from lm.nn.param import ones, param
 from lm.nn.ssm.cache import Past, RecurrentLayer, Tokens, last_document
 from lm.shapes import Array, Bool, Float, Int
 
@@ -115,23 +116,21 @@ class GatedLayer(RecurrentLayer):
         self.input = nnx.Dict(
             {gate: Linear({"embed": width}, {"mlp": hidden}, bias=True, rngs=rngs) for gate in spec.gates}
         )
+        for gate in spec.opened:
+            self.input[gate].bias = param(rngs, (hidden,), ("mlp",), ones)
         self.recurrent = nnx.Dict(
             {g: Linear({"hidden": hidden}, {"mlp": hidden}, bias=g in spec.biased, rngs=rngs) for g in spec.gates}
         )
-        for gate in spec.opened:
-            self.input[gate].bias[...] = jnp.ones(hidden)
         out = functools.partial(Linear, {"mlp": hidden}, {"embed": width}, scale=to_residual(depth), rngs=rngs)
         self.out = None if spec.hidden is None else out()
 
     def mix(
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L"], tokens: Tokens, past: Past
     ) -> tuple[Float[Array, "B L D"], Past]:
-        inputs, recurrent = ([part[gate] for gate in self.spec.gates] for part in (self.input, self.recurrent))
-        x_LBGF = linear(x.swapaxes(0, 1), jnp.stack([gate.weight[...] for gate in inputs], axis=1), contract=1)
-        x_LBGF += spread(jnp.stack([gate.bias[...] for gate in inputs]), x_LBGF)
-        w_FGF = jnp.stack([gate.weight[...] for gate in recurrent], axis=1)
-        none_F = jnp.zeros(self.hidden, w_FGF.dtype)
-        bias_GF = jnp.stack([none_F if gate.bias is None else gate.bias[...] for gate in recurrent])
+        w_DGF, b_GF = self._stacked(self.input)
+        x_LBGF = linear(x.swapaxes(0, 1), w_DGF, contract=1)
+        x_LBGF += spread(b_GF, x_LBGF)
+        w_FGF, bias_GF = self._stacked(self.recurrent)
         form = _recur if fast("cpu", "gpu", "tpu") else scanned
         states_LBSF = form(
             self.spec.step, x_LBGF, w_FGF, bias_GF, past.state, tokens.resets.swapaxes(0, 1), tokens.real.swapaxes(0, 1)
@@ -139,6 +138,13 @@ class GatedLayer(RecurrentLayer):
         y_BLF = states_LBSF[:, :, 0].swapaxes(0, 1).astype(x.dtype)
         y = y_BLF if self.out is None else self.out(y_BLF)
         return y, Past(past.tails, states_LBSF[-1], last_document(tokens, past))
+
+    def _stacked(self, gates: nnx.Dict) -> tuple[Float[Array, "_ G F"], Float[Array, "G F"]]:
+        """Weights and biases of all gates, so that they are one product; no bias is 0."""
+        each: list[Linear] = [gates[gate] for gate in self.spec.gates]
+        none = jnp.zeros(self.hidden, each[0].weight.dtype)
+        biases = [none if gate.bias is None else gate.bias[...] for gate in each]
+        return jnp.stack([gate.weight[...] for gate in each], axis=1), jnp.stack(biases)
 
     def init_cache(self, batch: int, length: int, dtype: Any) -> Past:
         state = jnp.zeros((batch, self.spec.states, self.hidden), jnp.float32)

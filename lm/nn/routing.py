@@ -269,8 +269,8 @@ class Hash(Routing):
     """One expert, found by a fixed hash of the token's vector, with weight 1; nothing is learned.
 
     Hash layers (Roller et al. 2021) hash the token's identity. A feed-forward layer sees only its hidden state, so
-    this hashes the direction of that: the nearest of E random ones (Andoni et al. 2015, cross-polytope hashing without
-    the negative ones). Equal tokens part as soon as their contexts have made them differ.
+    this hashes the direction of that: the nearest of E random orthogonal ones (cross-polytope hashing, Andoni et al.
+    2015, without the negative ones). Equal tokens part as soon as their contexts have made them differ.
     """
 
     gives = ()
@@ -294,7 +294,13 @@ class HashRouter(nnx.Module):
         self.spec, self.experts = spec, experts
 
     def __call__(self, x: Float[Array, "B L D"]) -> Routed:
-        drawn_DE = np.random.default_rng(self.spec.seed).standard_normal((x.shape[2], self.experts))
-        scores = lax.stop_gradient(x).astype(jnp.float32) @ jnp.asarray(drawn_DE, jnp.float32)
+        scores = lax.stop_gradient(x).astype(jnp.float32) @ self._directions(x.shape[2])
         expert = _best(scores, 1)
         return Routed(Choices(expert, jnp.ones(expert.shape, jnp.float32)))
+
+    def _directions(self, width: int) -> Float[Array, "D E"]:
+        """Unit vectors, orthogonal within each run of `width` of them: uniform directions fall on all equally often."""
+        rng, starts = np.random.default_rng(self.spec.seed), range(0, self.experts, width)
+        counts = [min(width, self.experts - start) for start in starts]
+        turned = [np.linalg.qr(rng.standard_normal((width, count)))[0] for count in counts]
+        return jnp.asarray(np.concatenate(turned, axis=1), jnp.float32)

@@ -24,7 +24,7 @@ class Sparse(abc.ABC):
 
 @config
 class Strided(Sparse):
-    """Every `stride`-th position back from the query (Child et al. 2019, equation 6, the second head's).
+    """Every `stride`-th position back from the query (Child et al. 2019, section 4.3).
 
     count: only the nearest `count` of them, itself included: the dilated window of Longformer (Beltagy et al. 2020).
     """

@@ -13,7 +13,7 @@ from flax import nnx
 from lm.config import replace
 from lm.models import Decoder, Execution
 from lm.models.flops import program_flops
-from lm.nn import Block, Mask, gqa, mha, param, swiglu
+from lm.nn import Block, Mask, MoE, gqa, mha, param, swiglu
 from lm.objectives import NextToken
 from tests.tiny import BLOCKS, LENGTH, MODELS, mask_of, mixer_of, pair_flops
 
@@ -30,12 +30,21 @@ def abstract(model: Decoder) -> tuple[Any, Any]:
     return param.split(nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0))))
 
 
+def idle(model: Decoder, layer: int) -> int:
+    """Parameters of the experts that a token doesn't meet."""
+    ff = model.pattern[layer % len(model.pattern)].ff
+    if not isinstance(ff, MoE):
+        return 0
+    return round((ff.experts - ff.routing.per_token()) * ff.expert.cost(model.width, 1).params)
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_parameters_are_those_of_the_built_model(name: str) -> None:
     model = TABLE[name]
     _, params = abstract(model)
     cost = model.cost(LENGTH)
-    assert cost.params == cost.active == sum(p.size for p in jax.tree.leaves(params))
+    assert cost.params == sum(p.size for p in jax.tree.leaves(params))
+    assert cost.active == cost.params - sum(idle(model, layer) for layer in range(model.layers))
     tables = [params["embedding"], params.get("unembedding"), params.get("position", {}).get("table")]
     assert cost.embedding == sum(t.size for t in tables if t is not None)
     assert cost.non_embedding == cost.params - cost.embedding

@@ -15,10 +15,13 @@ from flax import nnx
 from lm.config import ConfigError
 from lm.nn import (
     ALiBi,
+    DynamicNTK,
     Learned,
     LinearScaling,
     Llama3Scaling,
+    LongRoPE,
     NTKScaling,
+    ProportionalScaling,
     RelativePosition,
     RoPE,
     Sinusoidal,
@@ -79,9 +82,34 @@ class TestFrequencies:
         assert spec.magnitude() == pytest.approx(0.1 * math.log(16) + 1)
         assert YaRN(factor=2.0, original_length=9, attention_factor=3.0).magnitude() == 3.0
 
+    def test_yarn_of_two_scales(self) -> None:
+        spec = YaRN(factor=16.0, original_length=4096, mscale=0.7, mscale_all_dim=1.2)
+        over, under = (0.1 * s * math.log(16) + 1 for s in (0.7, 1.2))
+        assert spec.magnitude() == pytest.approx(over / under)
+        layer = RoPE(scaling=spec).build(2, P, rngs=nnx.Rngs(0))
+        assert layer.scale(P) == pytest.approx(under**2 / 4)  # of scores, for those parts of a head that aren't turned
+        assert RoPE(scaling=YaRN(factor=16.0, original_length=9)).build(2, P, rngs=nnx.Rngs(0)).scale(P) == 1 / 4
+
+    def test_yarn_between_pairs(self) -> None:
+        spec = YaRN(factor=16.0, original_length=4096, truncate=False)
+        share = (RoPE(scaling=spec).frequencies(128) / plain(128) - 1 / 16) / (1 - 1 / 16)
+        low, high = (128 * math.log(4096 / (b * 2 * math.pi)) / (2 * math.log(BASE)) for b in (32.0, 1.0))
+        np.testing.assert_allclose(share, [min(max((high - i) / (high - low), 0), 1) for i in range(64)], atol=1e-9)
+
+    def test_proportional_turns_the_fastest_pairs_of_the_whole_width(self) -> None:
+        found = RoPE(scaling=ProportionalScaling(turned=0.4, factor=2.0)).frequencies(P)
+        np.testing.assert_allclose(found, [*(plain()[:3] / 2), 0, 0, 0, 0, 0], rtol=1e-12)
+
     @pytest.mark.parametrize(
         ("make", "said"),
         [
+            (lambda: RoPE(scaling=DynamicNTK(factor=2.0, original_length=4)).frequencies(2), "LinearScaling"),
+            (lambda: DynamicNTK(factor=2.0, original_length=0), "original_length=0 must be above 0"),
+            (lambda: YaRN(factor=2.0, original_length=4, attention_factor=0.0), "attention_factor=0.0 must be above"),
+            (lambda: LONG.build(1, 4, rngs=nnx.Rngs(0)), "8 factors, but the head has 2 turned pairs"),
+            (lambda: LongRoPE(short=(1.0,), long=(), factor=1.0, original_length=4), "one of each for every"),
+            (lambda: LongRoPE(short=(1.0,), long=(0.0,), factor=1.0, original_length=4), "positive factors"),
+            (lambda: ProportionalScaling(turned=0.0), "turned=0.0 must be above 0"),
             (lambda: mha(4, head_width=3).cost(8, 1), "even part of the head's width"),
             (lambda: RoPE(fraction=0.0), "position=None"),
             (lambda: LinearScaling(factor=0.0), "factor=0.0 must be above 0"),
@@ -100,33 +128,63 @@ class TestFrequencies:
         assert said in str(error.value)
 
 
-class TestRotation:
-    def rotate(self, spec: RoPE, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        layer = spec.build(x.shape[2], x.shape[3], rngs=nnx.Rngs(0))
-        return np.asarray(layer.rotate(jnp.asarray(x, jnp.float32), jnp.asarray(positions)))
+def rotate(spec: RoPE, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    layer = spec.build(x.shape[2], x.shape[3], rngs=nnx.Rngs(0))
+    return np.asarray(layer.rotate(jnp.asarray(x, jnp.float32), jnp.asarray(positions)))
 
+
+class TestRotation:
     def test_is_multiplication_by_a_complex_number(self) -> None:
         x, positions = np.random.default_rng(0).normal(size=(2, 5, 3, P)), np.arange(10).reshape(2, 5)
         z = (x[..., :4] + 1j * x[..., 4:8]) * np.exp(1j * positions[:, :, None, None] * plain(8))
         expected = np.concatenate([z.real, z.imag, x[..., 8:]], axis=-1)
-        np.testing.assert_allclose(self.rotate(RoPE(fraction=0.5), x, positions), expected, atol=1e-5)
+        np.testing.assert_allclose(rotate(RoPE(fraction=0.5), x, positions), expected, atol=1e-5)
 
     def test_yarn_scales_what_it_turns(self) -> None:
         x, zero = np.ones((1, 1, 1, P)), np.zeros((1, 1), int)
         spec = RoPE(fraction=0.5, scaling=YaRN(factor=4.0, original_length=8))
         expected = [0.1 * math.log(4) + 1] * 8 + [1] * 8
-        np.testing.assert_allclose(self.rotate(spec, x, zero)[0, 0, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(rotate(spec, x, zero)[0, 0, 0], expected, rtol=1e-6)
 
     @pytest.mark.parametrize("scaling", [None, NTKScaling(factor=3.0), YaRN(factor=4.0, original_length=8)])
     def test_products_depend_on_the_distance_alone(self, scaling: Any) -> None:
         rng, spec = np.random.default_rng(1), RoPE(base=100.0, scaling=scaling)
         q, k = rng.normal(size=(2, 1, 1, 1, P))
-        turn = [(self.rotate(spec, q, np.array([[i]])), self.rotate(spec, k, np.array([[i]]))) for i in range(0, 60, 5)]
+        turn = [(rotate(spec, q, np.array([[i]])), rotate(spec, k, np.array([[i]]))) for i in range(0, 60, 5)]
         products = np.array([[(a * b).sum() for _, b in turn] for a, _ in turn])
         for offset in range(-5, 6):
             diagonal = np.diagonal(products, offset)
             np.testing.assert_allclose(diagonal, diagonal[0], atol=2e-4)
         assert np.ptp(products[0]) > 0.5
+
+
+SHORT, FACTORS = (1.0, 1.1, 1.2, 1.5, 2.0, 2.2, 2.5, 3.0), (1.0, 1.5, 2.0, 4.0, 8.0, 12.0, 20.0, 30.0)
+LONG = RoPE(scaling=LongRoPE(short=SHORT, long=FACTORS, factor=4.0, original_length=8))
+
+
+class TestByLength:
+    """Two rows, one within the original length of 8 and one beyond it: each is turned by its own frequencies."""
+
+    AT = np.stack([np.minimum(np.arange(16), 7), np.arange(16)])  # positions up to 7, and up to 15
+
+    def assert_turned(self, spec: RoPE, frequencies: list[np.ndarray], magnitude: float = 1.0) -> None:
+        x = np.random.default_rng(0).normal(size=(2, 16, 3, P))
+        angle = self.AT[:, :, None, None] * np.stack(frequencies)[:, None, None]
+        z = magnitude * (x[..., :8] + 1j * x[..., 8:]) * np.exp(1j * angle)
+        expected = np.concatenate([z.real, z.imag], axis=-1)
+        np.testing.assert_allclose(rotate(spec, x, self.AT), expected, atol=2e-5)
+
+    def test_dynamic_ntk(self) -> None:
+        spec = RoPE(scaling=DynamicNTK(factor=3.0, original_length=8))
+        stretched = RoPE(scaling=NTKScaling(factor=3.0 * 16 / 8 - 2.0)).frequencies(P)
+        self.assert_turned(spec, [plain(), stretched])
+
+    def test_longrope(self) -> None:
+        magnitude = math.sqrt(1 + math.log(4) / math.log(8))
+        self.assert_turned(LONG, [plain() / SHORT, plain() / FACTORS], magnitude)
+        given = LongRoPE(short=SHORT, long=FACTORS, factor=0.5, original_length=16, attention_factor=1.5)
+        self.assert_turned(RoPE(scaling=given), [plain() / SHORT] * 2, 1.5)
+        assert LongRoPE(short=SHORT, long=FACTORS, factor=1.0, original_length=8).magnitude() == 1
 
 
 SPECS: dict[str, RelativePosition] = {

@@ -1,4 +1,4 @@
-"""LSTM and GRU: PyTorch's, whatever documents and padding stand around them, with the derivative of their definition."""
+"""LSTM and GRU: PyTorch's, whatever documents and padding stand around them, with their definition's derivative."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TORCH = {LSTM: ("LSTM", ("input", "forget", "candidate", "output")), GRU: ("GRU"
 
 @pytest.mark.parametrize("spec", [LSTM(hidden=HIDDEN), GRU(hidden=HIDDEN)], ids=["lstm", "gru"])
 def test_it_is_pytorchs(spec: Recurrent) -> None:
-    """In states and outputs, from a past that isn't empty. PyTorch joins the gates and gives each of them two biases."""
+    """In states and outputs, from a past that isn't empty. PyTorch joins the gates and gives each two biases."""
     torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'lm[parity]'")
     kind, gates = TORCH[type(spec)]
     graph, params = made(spec)

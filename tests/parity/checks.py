@@ -39,8 +39,8 @@ def reference(architecture: str, fields: Mapping[str, Any], seed: int = 0) -> An
     saved = set(model.state_dict())
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n in saved)]:
-            if not tensor.is_floating_point():
-                continue
+            if not tensor.is_floating_point() or name.endswith(".embed_positions.weight") and not tensor.requires_grad:
+                continue  # fixed positions are no weights
             noise = torch.randn_like(tensor)
             if tensor.ndim == 1 or "bias" in name:
                 tensor += 0.3 * noise

@@ -2,12 +2,53 @@
 
 from lm.config import unknown
 from lm.hub.errors import HubError
+from lm.hub.families.bart import Bart, Marian, MBart, Pegasus
+from lm.hub.families.bert import Bert, Camembert, Roberta, XLMRoberta
+from lm.hub.families.bert_like import Albert, DistilBert, Electra
+from lm.hub.families.fused import Bloom, Falcon, GPTNeoX
+from lm.hub.families.gemma import Gemma, Gemma2, Gemma3
+from lm.hub.families.glm import GLM, GLM4, Phi3
 from lm.hub.families.gpt2 import GPT2
 from lm.hub.families.llama import Llama
+from lm.hub.families.llama_like import Granite, Mistral, OLMo2, Qwen2, Qwen3
+from lm.hub.families.modernbert import ModernBert
+from lm.hub.families.t5 import MT5, T5, UMT5
 from lm.hub.family import Family
 from lm.hub.fields import Fields
 
-FAMILIES: tuple[Family, ...] = (GPT2(), Llama())
+FAMILIES: tuple[Family, ...] = (
+    GPT2(),
+    GPTNeoX(),
+    Falcon(),
+    Bloom(),
+    Llama(),
+    Mistral(),
+    Qwen2(),
+    Qwen3(),
+    Granite(),
+    OLMo2(),
+    Gemma(),
+    Gemma2(),
+    Gemma3(),
+    GLM(),
+    GLM4(),
+    Phi3(),
+    T5(),
+    MT5(),
+    UMT5(),
+    Bart(),
+    MBart(),
+    Pegasus(),
+    Marian(),
+    Bert(),
+    Roberta(),
+    XLMRoberta(),
+    Camembert(),
+    DistilBert(),
+    Electra(),
+    Albert(),
+    ModernBert(),
+)
 
 
 def family_of(fields: Fields) -> Family:

@@ -69,6 +69,14 @@ class GPT2(Family):
                 }
         raise Unfit("it is no decoder of attention and plain feed-forward layers with learned positions")
 
+    def renamed(self, spec: Decoder, name: str) -> str:
+        """The first checkpoints lack the prefix."""
+        del spec
+        return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+
+    def copies(self, spec: Decoder) -> dict[str, str]:
+        return {"lm_head.weight": "transformer.wte.weight"} if spec.tied else {}
+
     def rules(self, spec: Decoder) -> Iterable[Rule]:
         yield Rule(("embedding",), ("transformer.wte.weight",), Table(spec.vocab))
         yield same("position.table", "transformer.wpe.weight")
