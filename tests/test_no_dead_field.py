@@ -468,8 +468,8 @@ TASKS: tuple[Task, ...] = (
     WordUnscramble(commonest=50),
 )
 VECTORS = (
-    Word2Vec(width=2, window=2, epochs=1, batch=32),
-    Word2Vec(architecture=CBOW(), width=2, window=1, epochs=1, batch=32),
+    Word2Vec(width=2, window=2, subsample=0.1, epochs=2, batch=32),
+    Word2Vec(architecture=CBOW(), width=2, window=1, subsample=0.1, epochs=2, batch=32),
     GloVe(width=2, window=2, maximum=4.0, epochs=1, batch=8),
 )
 CLAIMS: tuple[Claim, ...] = (
@@ -617,6 +617,7 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("LongRoPE", "short"): [(1.0, 3.0)],
     ("LongRoPE", "long"): [(2.0, 8.0)],
     ("Adafactor", "factored_from"): [100],
+    ("GroupLimit", "groups"): [2],
     ("Decoder", "vocab_multiple"): [64],
     ("Training", "objective"): [NextToken(z_loss=0.5)],
     ("Training", "execution"): [Execution(remat="full")],

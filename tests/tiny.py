@@ -30,6 +30,7 @@ from lm.nn import (
     DynamicNTK,
     ExpertChoice,
     Fixed,
+    FixedCapacity,
     FixedWindow,
     GatedDeltaNet,
     GatedMLP,
@@ -190,6 +191,9 @@ BLOCKS: dict[str, Block] = {
     ),
     "moe, switch with room for all": Block(
         mixer=mha(HEADS), ff=MoE(expert=FF, experts=4, routing=switch(bias=True), dispatch=Capacity(factor=4.0))
+    ),
+    "moe, switch with places for all": Block(
+        mixer=mha(HEADS), ff=MoE(expert=FF, experts=4, routing=switch(), dispatch=FixedCapacity(places=LENGTH))
     ),
     "moe, experts that choose all": Block(
         mixer=mha(HEADS), ff=MoE(expert=FF, experts=3, routing=ExpertChoice(factor=3.0), losses=())

@@ -57,7 +57,7 @@ def of_batches(batches: Iterable[Batch]) -> Stream:
 
 def _of_batch(batch: Batch) -> Stream:
     segments = batch["segments"]
-    real = segments > 0
+    real = segments != 0
     edge = np.zeros((len(segments), 1), segments.dtype)
     first = real & (segments != np.concatenate([edge, segments[:, :-1]], axis=1))
     last = real & (segments != np.concatenate([segments[:, 1:], edge], axis=1))

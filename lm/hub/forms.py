@@ -106,23 +106,22 @@ class Joined(Form):
 
 @dataclass(frozen=True)
 class ByHead(Form):
-    """Queries, keys and values in one tensor, for one key head after another: its G queries, the key, the value.
-
-    With G = 1 that is GPT-NeoX's and Bloom's order, with one key head the plain one, between them Falcon's.
+    """Several of ours in one tensor, head after head: with one key head's G queries, its key and its value it is the
+    order of GPT-NeoX and Bloom (G = 1), of one key head (plain), and between them of Falcon.
     """
 
-    kv_heads: int
+    heads: int
     then: Form
 
     def load(self, theirs: Arrays, shapes: Shapes) -> Arrays:
         fused = theirs[0]
-        q_rows, k_rows, _ = (self.then.rows(shape) for shape in shapes)
-        by_head = fused.reshape(self.kv_heads, -1, *fused.shape[1:])
-        parts = np.split(by_head, [q_rows // self.kv_heads, (q_rows + k_rows) // self.kv_heads], axis=1)
+        by_head = fused.reshape(self.heads, -1, *fused.shape[1:])
+        cuts = np.cumsum([self.then.rows(shape) // self.heads for shape in shapes])
+        parts = np.split(by_head, cuts[:-1], axis=1)
         return self.then.load([part.reshape(-1, *fused.shape[1:]) for part in parts], shapes)
 
     def save(self, ours: Arrays) -> Arrays:
-        parts = [t.reshape(self.kv_heads, -1, *t.shape[1:]) for t in self.then.save(ours)]
+        parts = [t.reshape(self.heads, -1, *t.shape[1:]) for t in self.then.save(ours)]
         fused = np.concatenate(parts, axis=1)
         return [fused.reshape(-1, *fused.shape[2:])]
 
@@ -252,3 +251,17 @@ class After(Form):
 
     def save(self, ours: Arrays) -> Arrays:
         return [np.pad(ours[0], [(self.unused, 0), (0, 0)])]
+
+
+@dataclass(frozen=True)
+class Taps(Form):
+    """A convolution of each channel by itself: [channels, 1, taps] there, [taps, *channels] here."""
+
+    def load(self, theirs: Arrays, shapes: Shapes) -> Arrays:
+        return [t[:, 0].T.reshape(shape) for t, shape in zip(theirs, shapes, strict=True)]
+
+    def save(self, ours: Arrays) -> Arrays:
+        return [a.reshape(len(a), -1).T[:, None] for a in ours]
+
+    def rows(self, shape: Shape) -> int:
+        return math.prod(shape[1:])

@@ -12,14 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lm import sharding
 from lm.hub.errors import HubError
 from lm.hub.families import family_of
 from lm.hub.fields import Fields
 from lm.hub.files import Tensors
-from lm.hub.plan import Plan, abstract, flattened, nested
+from lm.hub.plan import Plan, abstract, flattened, nested, skeleton
 from lm.models import EncoderDecoder, Model
 from lm.nn import param
 from lm.sharding import Layout
@@ -52,7 +51,7 @@ class Pretrained:
 
 @functools.lru_cache(maxsize=32)
 def _forward(spec: Model) -> Callable[..., jax.Array]:
-    graph = param.split(nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(params=0))))[0]
+    graph = abstract(spec)[0]
     return jax.jit(lambda params, *tokens, **more: param.merge(graph, params)(*tokens, **more))
 
 
@@ -73,7 +72,7 @@ def load(path: str | Path, layout: Layout | None = None) -> Pretrained:
     _, shapes = abstract(spec)
     plan = Plan(family, spec, shapes)
     plan.check(tensors.names() - copied(tensors, family.copies(spec)), family.ignored)
-    axes = param.axes(nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(params=0))))
+    axes = param.axes(skeleton(spec))
     where = layout or sharding.layout()
     places = flattened(sharding.shardings(nested(shapes), axes, where.rules, where.mesh))
     placed = {path: jax.device_put(made(plan, tensors, path), place) for path, place in places.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,9 +17,15 @@ from lm.nn import param
 Flat = dict[str, Any]  # dotted path -> leaf
 
 
+@functools.lru_cache(maxsize=32)
+def skeleton(spec: Model) -> Any:
+    """The model, with the shape of each parameter in its place."""
+    return nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(params=0)))
+
+
 def abstract(spec: Model) -> tuple[nnx.GraphDef, Flat]:
     """The model's graph, and the shape of each parameter."""
-    graph, shapes = param.split(nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(params=0))))
+    graph, shapes = param.split(skeleton(spec))
     return graph, flattened(shapes)
 
 

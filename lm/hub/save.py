@@ -22,6 +22,8 @@ from lm.hub.load import Pretrained
 from lm.hub.plan import Plan, abstract, flattened
 from lm.models import Model
 from lm.models.stack import Layers, grouped
+from lm.nn.block import Block
+from lm.nn.moe import MoE
 
 
 def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> Path:
@@ -55,6 +57,8 @@ CARRIED = (
     "pad_token_id",
     "decoder_start_token_id",
     "max_position_embeddings",
+    "chunk_size",
+    "mamba_chunk_size",
     "id2label",
     "label2id",
 )
@@ -73,8 +77,14 @@ def regrouped(spec: Model) -> Model:
     inner = {"body": getattr(spec, "body", None), "encoder": getattr(spec, "encoder", None)}
     inner["decoder"] = getattr(spec, "decoder", None)
     if isinstance(spec, Layers):
-        return replace(spec, {**({} if spec.shared_layers else grouped(spec.each())), "vocab_multiple": 1})
+        layers = {} if spec.shared_layers else grouped([untrained(block) for block in spec.each()])
+        return replace(spec, {**layers, "vocab_multiple": 1, "embed_std": None})
     return replace(spec, {name: regrouped(part) for name, part in inner.items() if isinstance(part, Model)})
+
+
+def untrained(block: Block) -> Block:
+    """The block without what only training reads."""
+    return replace(block, {"ff.losses": ()}) if isinstance(block.ff, MoE) else block
 
 
 def family_for(spec: Model, prefer: str | None = None) -> tuple[Family, dict[str, Any]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from lm.errors import UserError
 from lm.infer import loop
@@ -40,6 +39,11 @@ def generate(
     request = _request(model, params, prompts, new_tokens, seed, stop, execution)
     program = _program(model, sampler or Greedy(), request.execution)
     out = program(*request.arrays, np.int32(new_tokens), room=request.room)
+    return rows_of(out, new_tokens, stop)
+
+
+def rows_of(out: Any, new_tokens: int, stop: int | None) -> list[list[int]]:
+    """What was made [length, B], row by row and each before its first `stop`."""
     rows = np.asarray(out).T[:, :new_tokens].tolist()
     return [row[: row.index(stop)] if stop is not None and stop in row else row for row in rows]
 
@@ -97,21 +101,26 @@ def _request(
     stop: int | None,
     execution: Execution | None,
 ) -> _Request:
+    tokens, segments = padded(prompts, new_tokens)
+    model.check_context(max(map(len, prompts)) + new_tokens - 1)
+    execution = execution or Execution()
+    stopped = np.int32(-1 if stop is None else stop)
+    cast = params if execution.compute == "float32" else execution.cast(params)
+    return _Request((cast, tokens, segments, jax.random.key(seed), stopped), bucket(new_tokens), execution)
+
+
+def padded(prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and segments [B L]. Raises UserError for what can't be continued."""
     if not prompts or any(len(p) == 0 for p in prompts):
         raise UserError("generation needs at least one token in every prompt, for instance the tokenizer's eot")
     if new_tokens < 1:
         raise UserError(f"new_tokens={new_tokens} must be at least 1")
-    longest = max(map(len, prompts))
-    model.check_context(longest + new_tokens - 1)
-    execution = execution or Execution()
-    tokens = np.zeros((len(prompts), bucket(longest)), np.int32)
+    tokens = np.zeros((len(prompts), bucket(max(map(len, prompts)))), np.int32)
     segments = np.zeros_like(tokens)
     for row, prompt in enumerate(prompts):  # on the right, so that all rows go on in the same slot
         tokens[row, -len(prompt) :] = prompt
         segments[row, -len(prompt) :] = 1
-    stopped = np.int32(-1 if stop is None else stop)
-    cast = params if execution.compute == "float32" else execution.cast(params)
-    return _Request((cast, tokens, segments, jax.random.key(seed), stopped), bucket(new_tokens), execution)
+    return tokens, segments
 
 
 def bucket(length: int) -> int:
@@ -129,17 +138,7 @@ def _program(model: Decoder, sampler: Sampler, execution: Execution) -> Any:
     def whole(params: Any, tokens: Any, segments: Any, key: Any, stop: Any, new_tokens: Any, *, room: int) -> jax.Array:
         with plain_forms(execution.kernels == "plain"):
             state = loop.begin(model, sampler, params, tokens, segments, key, stop, room)
-            out = jnp.zeros((room + loop.RUN, len(tokens)), jnp.int32).at[0].set(state.token)
-
-            def wanted(carry: tuple[loop.State, jax.Array]) -> jax.Array:
-                return (carry[0].number < new_tokens) & jnp.any(carry[0].going)
-
-            def more(carry: tuple[loop.State, jax.Array]) -> tuple[loop.State, jax.Array]:
-                state, out = carry
-                after, made = loop.run(model, sampler, params, state, new_tokens - state.number)
-                return after, lax.dynamic_update_slice_in_dim(out, made, state.number, axis=0)
-
-            return lax.while_loop(wanted, more, (state, out))[1]
+            return loop.until(partial(loop.run, model, sampler, params), state, new_tokens, room)
 
     return jax.jit(whole, static_argnames="room")
 

@@ -12,7 +12,8 @@ from flax import nnx
 from jax import lax
 
 from lm.infer.sampling import Sampler
-from lm.models import Cache, Decoder, Execution
+from lm.models import Cache, Decoder, DecoderModel, Execution, Model
+from lm.models.stack import Reads
 from lm.nn import param
 
 RUN = 32  # tokens of a run: between two, what was added to a cache is moved to where it stays
@@ -31,7 +32,7 @@ class State(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def graph(model: Decoder) -> nnx.GraphDef:
+def graph(model: Model) -> nnx.GraphDef:
     return param.split(nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0))))[0]
 
 
@@ -43,11 +44,15 @@ def advance(model: Decoder, params: param.Params) -> Advance:
 
     It gives the logits [B V] after the last of them, and the cache.
     """
-    module = param.merge(graph(model), params)
+    return feeding(param.merge(graph(model), params))
+
+
+def feeding(module: DecoderModel, context: Reads = None) -> Advance:
+    """`advance` of a decoder that is there. context: what each of its layers reads of an encoder's output."""
     layers = module.layers()
 
     def feed(tokens: jax.Array, positions: jax.Array, segments: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        hidden = module.hidden(tokens, positions, segments, cache, Execution(), layers=layers)
+        hidden = module.hidden(tokens, positions, segments, cache, Execution(), layers=layers, context=context)
         assert hidden.cache is not None
         return module.logits(hidden.h[:, -1:])[:, 0], hidden.cache
 
@@ -70,17 +75,39 @@ def begin(
     """
     batch, length = tokens.shape
     cache = param.merge(graph(model), params).init_cache(batch, length + room, dtype=params["embedding"].dtype)
-    positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
-    logits, cache = advance(model, params)(tokens, positions, segments, cache)
+    return first(advance(model, params), sampler, cache, tokens, segments, key, stop)
+
+
+def first(
+    feed: Advance,
+    sampler: Sampler,
+    cache: Cache,
+    tokens: jax.Array,
+    segments: jax.Array,
+    key: jax.Array,
+    stop: jax.Array,
+) -> State:
+    """`begin` with an empty cache that is there."""
+    positions = positions_in(segments)
+    logits, cache = feed(tokens, positions, segments, cache)
     token = sampler(logits, jax.random.fold_in(key, 0))
     return State(cache, token, positions[:, -1] + 1, jnp.int32(1), token != stop, key, stop)
+
+
+def positions_in(segments: jax.Array) -> jax.Array:
+    """Of one document a row [B L], wherever its padding is."""
+    return jnp.maximum(jnp.cumsum(segments != 0, axis=1) - 1, 0)
 
 
 def run(
     model: Decoder, sampler: Sampler, params: param.Params, state: State, count: jax.Array, most: int = RUN
 ) -> tuple[State, jax.Array]:
     """Up to `count` more tokens, at most `most`; fewer where every row has ended. Their array is [most, B]."""
-    feed = advance(model, params)
+    return more(advance(model, params), sampler, state, count, most)
+
+
+def more(feed: Advance, sampler: Sampler, state: State, count: jax.Array, most: int = RUN) -> tuple[State, jax.Array]:
+    """`run` with the function that feeds tokens."""
     opened = [layer.begin(most) for layer in state.cache]
     fixed, moving = zip(*(layer.split() for layer in opened), strict=True)
     ones = jnp.ones((len(state.token), 1), jnp.int32)
@@ -104,3 +131,20 @@ def run(
     carry = moving, state._replace(cache=()), jnp.int32(0), out
     moving, state, _, out = lax.while_loop(wanted, one, carry)
     return state._replace(cache=tuple(layer.end() for layer in cache_of(moving))), out
+
+
+def until(
+    some: Callable[[State, jax.Array], tuple[State, jax.Array]], state: State, new_tokens: jax.Array, room: int
+) -> jax.Array:
+    """All tokens [room + RUN, B], the state's first: `some(state, left)` gives a run of those that are left."""
+    out = jnp.zeros((room + RUN, len(state.token)), jnp.int32).at[0].set(state.token)
+
+    def wanted(carry: tuple[State, jax.Array]) -> jax.Array:
+        return (carry[0].number < new_tokens) & jnp.any(carry[0].going)
+
+    def step(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, out = carry
+        after, made = some(state, new_tokens - state.number)
+        return after, lax.dynamic_update_slice_in_dim(out, made, state.number, axis=0)
+
+    return lax.while_loop(wanted, step, (state, out))[1]

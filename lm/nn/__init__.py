@@ -8,7 +8,7 @@ from lm.nn.context import BagOfWords, Direct, FixedWindow
 from lm.nn.cost import Cost
 from lm.nn.cross import Context, Cross, cross_attention
 from lm.nn.differential import Differential
-from lm.nn.dispatch import Capacity, Dense, Dispatch, Dropless
+from lm.nn.dispatch import Capacity, Dense, Dispatch, Dropless, FixedCapacity
 from lm.nn.feedforward import (
     GELU,
     MLP,
@@ -52,12 +52,12 @@ from lm.nn.ssm import GatedDeltaNet, GatedNorm, GateThenNorm, Mamba, Mamba2, Nor
 __all__ = [
     "GELU", "GRU", "LSTM", "MLA", "MLP", "ALiBi", "AbsolutePosition", "AcrossHeads", "Activation", "Attention", "Aux",
     "BagOfWords", "Block", "BlockSparse", "Capacity", "Context", "Cost", "Cross", "Dense", "Differential", "Direct",
-    "Dispatch", "Dropless", "DynamicNTK", "ExpertChoice", "FeedForward", "Fixed", "FixedWindow", "GateThenNorm",
-    "GatedDeltaNet", "GatedMLP", "GatedNorm", "GroupLimit", "Hash", "LayerNorm", "Learned", "LinearScaling",
-    "Llama3Scaling", "LoadBalance", "LongRoPE", "LossFree", "Mamba", "Mamba2", "Mask", "Mixer", "MoE", "NTKScaling",
-    "Norm", "NormThenGate", "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm", "ProportionalScaling", "RMSNorm",
-    "ReLU", "RelativePosition", "Residual", "Retention", "RoPE", "RouterZ", "Routing", "RoutingLoss", "Sandwich",
-    "SequenceBalance", "SharedParallel", "SiLU", "Sigmoid", "SigmoidGated", "SigmoidTopK", "Sinusoidal", "SoftmaxTopK",
-    "Sparse", "SquaredReLU", "Strided", "T5Bias", "Tanh", "YaRN", "cross_attention", "geglu", "glu", "gqa", "mha",
-    "mqa", "reglu", "swiglu", "switch",
+    "Dispatch", "Dropless", "DynamicNTK", "ExpertChoice", "FeedForward", "Fixed", "FixedCapacity", "FixedWindow",
+    "GateThenNorm", "GatedDeltaNet", "GatedMLP", "GatedNorm", "GroupLimit", "Hash", "LayerNorm", "Learned",
+    "LinearScaling", "Llama3Scaling", "LoadBalance", "LongRoPE", "LossFree", "Mamba", "Mamba2", "Mask", "Mixer",
+    "MoE", "NTKScaling", "Norm", "NormThenGate", "OutputNorm", "Parallel", "Plain", "PostNorm", "PreNorm",
+    "ProportionalScaling", "RMSNorm", "ReLU", "RelativePosition", "Residual", "Retention", "RoPE", "RouterZ",
+    "Routing", "RoutingLoss", "Sandwich", "SequenceBalance", "SharedParallel", "SiLU", "Sigmoid", "SigmoidGated",
+    "SigmoidTopK", "Sinusoidal", "SoftmaxTopK", "Sparse", "SquaredReLU", "Strided", "T5Bias", "Tanh", "YaRN",
+    "cross_attention", "geglu", "glu", "gqa", "mha", "mqa", "reglu", "swiglu", "switch",
 ]  # fmt: skip

@@ -80,8 +80,8 @@ class DifferentialLayer(MixerLayer):
         self.out = Linear(outputs, stream, scale=to_residual(depth), rngs=rngs)
         self.norm = spec.norm.build(2 * p, axis="head_dim", rngs=rngs)
         self.position = spec.position.build(spec.heads, p, rngs=rngs)
-        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
-            setattr(self, name, param(rngs, (p,), ("head_dim",), normal(0.1)))
+        vectors = (param(rngs, (p,), ("head_dim",), normal(0.1)) for _ in range(4))
+        self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2 = vectors
 
     def __call__(
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L"], segments: Int[Array, "B L"], cache: Any = None

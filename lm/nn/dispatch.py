@@ -64,28 +64,22 @@ class Dropless(Dispatch):
         return _sorted(x, routed.by, experts, count)
 
 
-@config
-class Capacity(Dispatch):
-    """Each expert has room for factor times its fair share of a row's choices; later ones are dropped.
+class Limited(Dispatch):
+    """Each expert has places for some of a row's choices; later ones are dropped.
 
     Fedus et al. 2021, 2.2; a dropped choice adds nothing. Places are given in the order of the tokens, so that what
     comes later drops nothing before it; but a row's documents and its padding share the room, and short rows have
-    more of it (rounded up), so that decoding token by token drops nothing at all.
+    more of it, so that decoding token by token drops nothing at all.
     """
-
-    factor: float = 1.25
-
-    def __post_init__(self) -> None:
-        if self.factor <= 0:
-            raise ConfigError(f"factor={self.factor} of the fair share must be positive")
 
     def check(self, routing: Routing, experts: int) -> None:
         if routing.slots(experts, 1) is not None:
-            raise ConfigError(f"Capacity: {type(routing).__name__} fills each expert exactly; use Dropless()")
+            name = type(self).__name__
+            raise ConfigError(f"{name}: {type(routing).__name__} fills each expert exactly; use Dropless()")
 
+    @abc.abstractmethod
     def room(self, choices: int | float, experts: int, length: int) -> int:
         """Places that an expert has in a row of `length` tokens; a token needs at most one."""
-        return min(length, math.ceil(self.factor * choices * length / experts))
 
     def rows(self, routing: Routing, experts: int, length: int) -> int:
         return experts * self.room(routing.per_token(), experts, length)
@@ -108,6 +102,34 @@ class Capacity(Dispatch):
         token = jnp.full((rows, count, room), length).at[place].set(jnp.arange(length * k) // k, mode="drop")
         weight = jnp.zeros(token.shape).at[place].set(choices.weight.reshape(rows, -1), mode="drop")
         return Slots(token, weight)
+
+
+@config
+class Capacity(Limited):
+    """Room for factor times an expert's fair share of a row's choices, rounded up."""
+
+    factor: float = 1.25
+
+    def __post_init__(self) -> None:
+        if self.factor <= 0:
+            raise ConfigError(f"factor={self.factor} of the fair share must be positive")
+
+    def room(self, choices: int | float, experts: int, length: int) -> int:
+        return min(length, math.ceil(self.factor * choices * length / experts))
+
+
+@config
+class FixedCapacity(Limited):
+    """Room for so many of a row's choices, however long the row is: transformers' form of Switch."""
+
+    places: int
+
+    def __post_init__(self) -> None:
+        if self.places < 1:
+            raise ConfigError(f"places={self.places} of an expert must be at least 1")
+
+    def room(self, choices: int | float, experts: int, length: int) -> int:
+        return min(length, self.places)
 
 
 @config

@@ -131,7 +131,7 @@ class GatedLayer(RecurrentLayer):
         x_LBGF = linear(x.swapaxes(0, 1), w_DGF, contract=1)
         x_LBGF += spread(b_GF, x_LBGF)
         w_FGF, bias_GF = self._stacked(self.recurrent)
-        form = _recur if fast("cpu", "gpu", "tpu") else scanned
+        form: Any = _recur if fast("cpu", "gpu", "tpu") else scanned
         states_LBSF = form(
             self.spec.step, x_LBGF, w_FGF, bias_GF, past.state, tokens.resets.swapaxes(0, 1), tokens.real.swapaxes(0, 1)
         )

@@ -37,7 +37,7 @@ from lm.train.optimizers import LOOKUP, STACKED, Axes, Optimizer, hidden_matrix
 if TYPE_CHECKING:
     from lm.train.run import Run
 
-GROWING = frozenset({"embed", "heads", "kv_heads", "head_dim", "mlp"})  # with the model
+GROWING = frozenset({"embed", "heads", "kv_heads", "head_dim", "mlp", "hidden", "kv_rank", "q_rank", "dt_rank"})  # with the model
 
 
 class Parametrization(abc.ABC):

@@ -30,7 +30,7 @@ def test_it_finds_the_factors_of_a_matrix_that_has_them() -> None:
     w, c = rng.normal(size=(2, vocab, rank)) * 0.7
     b, d = rng.normal(size=(2, vocab))
     log_x = w @ c.T + b[:, None] + d + 3
-    spec = GloVe(width=rank, epochs=2500, batch=48, maximum=5.0, learning_rate=0.3)
+    spec = GloVe(width=rank, epochs=800, batch=48, maximum=5.0, learning_rate=1.0)
     trained = spec.train(scipy.sparse.csr_array(np.exp(log_x)))
     assert trained.losses[-1] < 1e-8 * trained.losses[0]
     i, j = (x.ravel() for x in np.indices(log_x.shape))

@@ -124,7 +124,7 @@ def test_what_one_head_copies_is_what_its_layer_writes(name: str) -> None:
         built = param.merge(graph, params)
         block, tokens = built.layers()[0], jnp.arange(VOCAB)
         x, at, one = built.embedding[...][:, None], tokens[:, None] * 0, tokens[:, None] * 0 + 1
-        norms = {n: lambda h: h for n in block.spec.residual.norms(block.spec)} | dict(block.norms.items())
+        norms = {n: lambda h: h for n in block.spec.residual.norms(block.spec.parts)} | dict(block.norms.items())
         first = "shared" if "shared" in norms else "mixer"
         y, _ = block.mixer(x if name == "rope, partial" else norms[first](x), at, one)
         raised = built.logits(built.finish(y)) - built.logits(built.finish(0 * y))

@@ -37,6 +37,7 @@ from lm.nn import (
     ReLU,
     Sinusoidal,
     T5Bias,
+    Tanh,
     cross_attention,
     mha,
     mqa,
@@ -92,6 +93,9 @@ ONE_SIDED: dict[str, Model] = {
     "masked, factorised": Headed(body=ALBERT, head=MaskedLM(norm=None, bias=False)),
     "masked, untied": Headed(body=T5_ENCODER, head=MaskedLM(tied=False)),
     "classifier": Headed(body=BERT, head=Classifier(labels=3, inner=ReLU())),
+    "classifier, normed": Headed(
+        body=BERT, head=Classifier(labels=3, inner=Tanh(), inner_norm=LayerNorm(), inner_bias=False)
+    ),
     "reward": Headed(body=Decoder(**SIZES, block=Block(mixer=mha(HEADS), ff=FF)), head=reward()),
     "tokens": Headed(body=T5_ENCODER, head=token_classifier(5)),
     "span": Headed(body=T5_ENCODER, head=span()),

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from lm.config import ConfigError, dumps, loads, replace
-from lm.models.presets import PRESETS, llama_style, preset
+from lm.models import EncoderDecoder
+from lm.models.presets import DECODERS, ENCODER_DECODERS, PRESETS, llama_style, preset
 
 PUBLISHED = {  # of the released weights
     "gpt2-124m": 124_439_808,
@@ -40,12 +41,30 @@ NON_EMBEDDING = {  # Biderman et al. 2023, table 1
     "pythia-6.9b": 6_444_163_072,
 }
 
+V1_1 = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184, "xxl": 11_135_332_352}
+PUBLISHED_PAIRS = {  # the same; BART's without the two rows before the first position of each side
+    "t5-small": 60_506_624,
+    "t5-base": 222_903_552,
+    "t5-large": 737_668_096,
+    "t5-3b": 2_851_598_336,
+    "t5-11b": 11_307_321_344,
+    **{f"{kind}-{size}": count for kind in ("t5-v1_1", "flan-t5") for size, count in V1_1.items()},
+    "bart-base": 139_420_416 - 2 * 2 * 768,
+    "bart-large": 406_291_456 - 2 * 2 * 1024,
+}
+ROUND = {"transformer-base": 65e6, "transformer-big": 213e6}  # Vaswani et al. 2017, table 3
+
 LADDER = [name for name in PRESETS if name.startswith("ladder-")]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*PUBLISHED, *PUBLISHED_PAIRS])
 def test_counts_are_the_published_ones(name: str) -> None:
-    assert preset(name).cost(1).params == PUBLISHED[name]
+    assert preset(name).cost(1).params == {**PUBLISHED, **PUBLISHED_PAIRS}[name]
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_counts_are_about_the_published_round_ones(name: str) -> None:
+    assert preset(name).cost(1).params == pytest.approx(ROUND[name], rel=0.035)
 
 
 @pytest.mark.parametrize("name", NON_EMBEDDING)
@@ -54,7 +73,9 @@ def test_non_embedding_counts_are_the_published_ones(name: str) -> None:
 
 
 def test_every_preset_has_a_test_of_its_size() -> None:
-    assert set(PRESETS) == set(PUBLISHED) | set(LADDER)
+    assert set(DECODERS) == set(PUBLISHED) | set(LADDER)
+    assert set(ENCODER_DECODERS) == set(PUBLISHED_PAIRS) | set(ROUND)
+    assert set(PRESETS) == set(DECODERS) | set(ENCODER_DECODERS)
 
 
 @pytest.mark.parametrize("name", LADDER)
@@ -64,7 +85,7 @@ def test_the_ladder_is_as_large_as_it_says(name: str) -> None:
 
 
 def test_the_ladder_goes_up_with_one_shape() -> None:
-    rungs = [preset(name) for name in LADDER]
+    rungs = [DECODERS[name]() for name in LADDER]
     sizes = [rung.cost(1).non_embedding for rung in rungs]
     assert sizes == sorted(sizes) and sizes[0] < 0.35e6
     assert {rung.width / rung.layers for rung in rungs} == {32}
@@ -76,8 +97,10 @@ def test_a_preset_is_a_value(name: str) -> None:
     start = time.perf_counter()
     model = preset(name)
     assert loads(dumps(model)) == model
-    tables = 1 if model.tied else 2
-    change = model.cost(2048).params - replace(model, {"vocab": 100}).cost(2048).params
+    pair = isinstance(model, EncoderDecoder)
+    tables = 1 if (model.decoder if pair else model).tied else 2
+    changed = {"encoder.vocab": 100, "decoder.vocab": 100} if pair else {"vocab": 100}
+    change = model.cost(2048).params - replace(model, changed).cost(2048).params
     assert change == tables * (model.vocab - 100) * model.width
     assert time.perf_counter() - start < 1
 

@@ -34,6 +34,7 @@ from lm.nn import (
     Sigmoid,
     SiLU,
     SquaredReLU,
+    Tanh,
     geglu,
     glu,
     mha,
@@ -80,6 +81,7 @@ ACTIVATIONS: list[tuple[Activation, Any]] = [
     (SquaredReLU(), lambda x: np.maximum(x, 0) ** 2),
     (SiLU(), lambda x: x * scipy.special.expit(x)),
     (Sigmoid(), scipy.special.expit),
+    (Tanh(), np.tanh),
     (GELU(approximate=False), lambda x: x * scipy.special.ndtr(x)),
     (GELU(), lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
 ]

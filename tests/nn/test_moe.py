@@ -19,6 +19,7 @@ from lm.nn import (
     Dense,
     Dropless,
     ExpertChoice,
+    FixedCapacity,
     GatedMLP,
     GroupLimit,
     Hash,
@@ -132,6 +133,7 @@ def test_every_dispatch_is_the_definition(routing: Routing, expert: GatedMLP | M
         same(outcome(moe(routing, Dropless(), expert), x), expected)
     if not isinstance(routing, ExpertChoice):
         same(outcome(moe(routing, Capacity(factor=float(EXPERTS)), expert), x), expected)
+        same(outcome(moe(routing, FixedCapacity(places=LENGTH), expert), x), expected)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 90, 400])
@@ -160,6 +162,15 @@ def test_capacity_drops_the_latest_tokens_of_a_full_expert_and_nothing_else() ->
     longer, _ = module(jnp.concatenate([x, tokens(seed=5)], axis=1))
     assert np.abs(longer[:, :LENGTH] - y).max() > 0.1  # the room grows with the row
     assert "moe/dropped" not in layer(moe(SoftmaxTopK(k=2)))(x)[1].metrics
+
+
+def test_a_fixed_capacity_is_the_share_that_gives_as_many_places() -> None:
+    """And doesn't grow with the row."""
+    x = tokens()
+    fixed, share = moe(SoftmaxTopK(k=2), FixedCapacity(places=4)), moe(SoftmaxTopK(k=2), Capacity(factor=0.6))
+    same(outcome(fixed, x), outcome(share, x))
+    longer, _ = layer(fixed)(jnp.concatenate([x, tokens(seed=5)], axis=1))
+    same(longer[:, :LENGTH], layer(fixed)(x)[0])
 
 
 def test_all_experts_of_one_weight_are_a_dense_mlp() -> None:
@@ -392,6 +403,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: moe(ExpertChoice(factor=7.0)), "can't have more than all experts=6"),
     (lambda: ExpertChoice(factor=0.0), "must be positive"),
     (lambda: Capacity(factor=0.0), "must be positive"),
+    (lambda: FixedCapacity(places=0), "must be at least 1"),
     (lambda: LoadBalance(weight=0.0), "leave a loss of weight 0 out"),
     (lambda: moe(ExpertChoice(), Capacity()), "ExpertChoice fills each expert exactly"),
     (lambda: moe(Hash(), losses=(LoadBalance(),)), "LoadBalance works on the router's load, which Hash doesn't have"),

@@ -115,7 +115,7 @@ def test_a_cache_of_constant_size_with_a_float32_state(name: str) -> None:
 
 @names
 def test_runs_side_by_side_are_runs_alone_and_gradients_are_those_of_the_plain_forms(name: str) -> None:
-    graph, params = built(name)
+    graph, params = built(name, 0.2)  # wider, and the gradients of delta nets move by 3e-5 if x does by 1e-7
     both = jax.tree.map(lambda p: jnp.stack([p, 0.7 * p]), params)
     x, positions, segments = rows([1] * 9 + [2] * 12 + [0] * 3, [1] * 24)
 

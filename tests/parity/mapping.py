@@ -215,7 +215,7 @@ def fused_layer(names: dict[str, str], order: Callable[[np.ndarray, Attention], 
         for part in ("up", "down"):
             flat[f"ff.{part}.weight"] = get(names[part] + ".weight").T
             plain |= {f"ff.{part}.bias": names[part] + ".bias"} if block.ff.bias else {}  # type: ignore[union-attr]
-        for norm in block.residual.norms(block):
+        for norm in block.residual.norms(block.parts):
             plain[f"norms.{norm}.scale"] = names[norm] + ".weight"
             plain |= {f"norms.{norm}.bias": names[norm] + ".bias"} if block.norm.bias else {}  # type: ignore[union-attr]
         return flat | rename(get, plain)

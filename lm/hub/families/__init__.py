@@ -11,7 +11,10 @@ from lm.hub.families.glm import GLM, GLM4, Phi3
 from lm.hub.families.gpt2 import GPT2
 from lm.hub.families.llama import Llama
 from lm.hub.families.llama_like import Granite, Mistral, OLMo2, Qwen2, Qwen3
+from lm.hub.families.mamba import Bamba, Mamba1, Mamba2LM
 from lm.hub.families.modernbert import ModernBert
+from lm.hub.families.moe import DeepSeekV3, GraniteMoE, Mixtral, Qwen2MoE, Qwen3MoE
+from lm.hub.families.switch import Switch
 from lm.hub.families.t5 import MT5, T5, UMT5
 from lm.hub.family import Family
 from lm.hub.fields import Fields
@@ -33,6 +36,15 @@ FAMILIES: tuple[Family, ...] = (
     GLM(),
     GLM4(),
     Phi3(),
+    Mixtral(),
+    Qwen2MoE(),
+    Qwen3MoE(),
+    GraniteMoE(),
+    DeepSeekV3(),
+    Mamba1(),
+    Mamba2LM(),
+    Bamba(),
+    Switch(),
     T5(),
     MT5(),
     UMT5(),

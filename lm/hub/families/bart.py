@@ -1,5 +1,5 @@
-"""BART (Lewis et al. 2020), mBART (Liu et al. 2020), Pegasus (Zhang et al. 2020) and Marian (Junczys-Dowmunt et al. 2018),
-whose models are the Transformer of Vaswani et al. 2017."""
+"""BART (Lewis et al. 2020), mBART (Liu et al. 2020), Pegasus (Zhang et al. 2020), and Marian (Junczys-Dowmunt et al.
+2018), whose models are the Transformer of Vaswani et al. 2017."""
 
 from __future__ import annotations
 

@@ -21,8 +21,11 @@ EXACT_GELU = GELU(approximate=False)
 
 
 class Task(abc.ABC):
-    """read: the fields of a config as a head. write: a head as fields, None for one that isn't of this task. rules: its
-    tensors, of ours as they lie in the head. copies: names of tensors that say again what another says."""
+    """A head and its tensors' names.
+
+    read: fields of a config as the head. write: the head as fields, None for one that isn't of this task. rules: its
+    tensors; ours without the place of the head in the model. copies: see `Family.copies`.
+    """
 
     @abc.abstractmethod
     def read(self, fields: Fields, body: Encoder) -> Head: ...
@@ -43,7 +46,8 @@ class Task(abc.ABC):
 class Masked(Task):
     """A masked LM head: names of its tensors. activation None: that of the layers.
 
-    Where the bias doesn't lie beside the table, an untied table has a bias of its own; that isn't supported.
+    transformers adds the bias beside the table. Where `bias` is another, the two are one only if the tables are tied,
+    and a checkpoint with an untied table isn't read.
     """
 
     dense: str

@@ -73,8 +73,9 @@ class ModernClasses(Task):
     def write(self, head: Head) -> dict[str, Any] | None:
         if not isinstance(head, Classifier) or head.inner is None or (head.pooling in POOLINGS.values()) != self.pooled:
             return None
-        pooling = {"classifier_pooling": name for name, pooling in POOLINGS.items() if pooling == head.pooling}
-        return {"num_labels": head.labels} | pooling | write_transform(head.inner, head.inner_bias)
+        fields = {"num_labels": head.labels} | write_transform(head.inner, head.inner_bias)
+        names = [name for name, pooling in POOLINGS.items() if pooling == head.pooling]
+        return fields | ({"classifier_pooling": names[0]} if names else {})
 
     def rules(self, head: Classifier, body: Encoder) -> Iterator[Rule]:
         yield from linear("transform.dense", "head.dense", bias=head.inner_bias)
@@ -139,15 +140,16 @@ class ModernBert(EncoderFamily):
         mixers: list[Any] = [block.mixer for block in blocks]
         if not all(isinstance(mixer, Attention) and isinstance(mixer.position, RoPE) for mixer in mixers):
             raise Unfit("not every layer is attention with RoPE")
-        kinds = [FULL if mixer.mask.window is None else SLIDING for mixer in mixers]
+        windows = [mixer.mask.window for mixer in mixers]
+        kinds = [FULL if window is None else SLIDING for window in windows]
         match blocks[0].ff, body.norm:
             case GatedMLP() as ff, LayerNorm() as layer_norm:
-                local = {"local_attention": 2 * (m.mask.window - 1) for m in mixers if m.mask.window is not None}
-                return local | {
+                return {
                     "vocab_size": body.vocab,
                     "hidden_size": body.width,
                     "num_hidden_layers": body.layers,
                     "layer_types": kinds,
+                    "local_attention": 2 * max((window - 1 for window in windows if window), default=64),
                     "num_attention_heads": mixers[0].heads,
                     "attention_bias": mixers[0].bias,
                     "rope_parameters": {k: rope.write(m.position) for k, m in zip(kinds, mixers, strict=True)},

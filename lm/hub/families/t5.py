@@ -212,6 +212,7 @@ class MT5(T5):
     projection = "gated-gelu"
 
     def scale(self, fields: Fields) -> float:
+        fields.skip("scale_decoder_outputs")
         return 1.0
 
 

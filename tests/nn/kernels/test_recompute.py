@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.nn import GELU, GatedMLP, LayerNorm, ReLU, RMSNorm, Sigmoid, SiLU, SquaredReLU
+from lm.nn import GELU, GatedMLP, LayerNorm, ReLU, RMSNorm, Sigmoid, SiLU, SquaredReLU, Tanh
 from lm.nn.kernels.platform import plain_forms
 from lm.nn.kernels.recompute import recomputed
 
 WIDTH = 7
-ELEMENTWISE = [GELU(), GELU(approximate=False), ReLU(), SquaredReLU(), SiLU(), Sigmoid()]
+ELEMENTWISE = [GELU(), GELU(approximate=False), ReLU(), SquaredReLU(), SiLU(), Sigmoid(), Tanh()]
 FUNCTIONS: dict[str, tuple[Callable[..., jax.Array], int]] = {  # name -> function and number of vectors after x
     **{repr(activation): (activation, 0) for activation in ELEMENTWISE},
     "RMSNorm": (RMSNorm().normalized, 1),

@@ -1,7 +1,5 @@
 """Decoders of published shapes, and a ladder of small ones, from 0.3M to 8B parameters.
 
-    model = preset("pythia-70m")
-
 GPT-2: Radford et al. 2019, table 2. Pythia: Biderman et al. 2023, table 1 (14m and 31m were released later).
 Llama 1: Touvron et al. 2023, table 2, and Llama 2 likewise. Llama 3 and 3.1: Dubey et al. 2024, table 3. Llama 3.2: its
 release, September 2024. TinyLlama: Zhang et al. 2024. What the papers leave out (GPT-2's heads, Pythia's padded
@@ -17,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lm.config import ConfigError, unknown
 from lm.models.decoder import Decoder
 from lm.nn.attention import gqa, mha
 from lm.nn.block import Block, Parallel, PreNorm
@@ -109,7 +106,7 @@ def _llama3_style(
     return shape(vocab=128256, tied=tied, base=500000.0, scaling=scaling)
 
 
-PRESETS: dict[str, Callable[[], Decoder]] = {
+DECODERS: dict[str, Callable[[], Decoder]] = {
     "ladder-0.3m": partial(llama_style, 96, 3, heads=3),
     "ladder-0.8m": partial(llama_style, 128, 4, heads=4),
     "ladder-1.5m": partial(llama_style, 160, 5, heads=5),
@@ -142,10 +139,3 @@ PRESETS: dict[str, Callable[[], Decoder]] = {
     "llama3.2-1b": partial(_llama3_style, 2048, 16, heads=32, hidden=8192, tied=True, stretch=32.0),
     "llama3.2-3b": partial(_llama3_style, 3072, 28, heads=24, hidden=8192, tied=True, stretch=32.0),
 }
-
-
-def preset(name: str) -> Decoder:
-    """The decoder of that name in `PRESETS`. Raises ConfigError with the nearest name where there is none."""
-    if name not in PRESETS:
-        raise ConfigError(unknown(name, PRESETS, "there is no preset"))
-    return PRESETS[name]()
