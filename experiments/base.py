@@ -28,6 +28,19 @@ def small_decoder() -> Run:
     )
 
 
+def tiny_decoder() -> Run:
+    """0.2M parameters, bytes of the King James Bible, 400 steps of 16 x 128 bytes."""
+    return replace(
+        small_decoder(),
+        {
+            "model": Decoder(vocab=256, width=64, layers=4, block=Block(mixer=mha(4), ff=swiglu(176))),
+            "data.length": 128,
+            "data.batch": 16,
+            "record.heldout_rows": 512,
+        },
+    )
+
+
 def ladder_base() -> Run:
     """A small decoder in muP, at any width: the rate of a width of 32 serves all (see lr_transfer.py)."""
     run = replace(

@@ -11,6 +11,7 @@ from tyro.conf import subcommand
 from lm.commands.board import Board
 from lm.commands.emerge import Emerge
 from lm.commands.fit import Fit
+from lm.commands.hub import Export, Import
 from lm.commands.inspect import Config, Cost, Doctor
 from lm.commands.results import Results
 from lm.commands.sweep import Sweep
@@ -28,6 +29,8 @@ Command = (
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Verify, subcommand("verify")]
+    | Annotated[Import, subcommand("import")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Config, subcommand("config")]
     | Annotated[Cost, subcommand("cost")]
     | Annotated[Doctor, subcommand("doctor")]

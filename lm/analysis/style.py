@@ -201,6 +201,43 @@ def place_labels(
             axes.plot([x, end[0]], [y, end[1]], color=colour, linewidth=0.7, alpha=0.6, zorder=1)
 
 
+def line_labels(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names lines at their ends (x, y, text, colour): those at the right edge in a column beside it, moved up and down
+    until none covers another, and joined to their ends where they had to move; others above theirs. Call it last, when
+    the axes have their limits.
+    """
+    figure.draw_without_rendering()
+    axes.autoscale(False)
+    edge = max(x for x, _, _, _ in ends)
+    for x, y, text, colour in ends:
+        if x < edge:
+            axes.annotate(text, (x, y), xytext=(0, 9), textcoords="offset points", color=colour, fontsize=10.5)
+    column = sorted((end for end in ends if end[0] == edge), key=lambda end: end[1])
+    spots = [float(axes.transData.transform((x, y))[1]) for x, y, _, _ in column]
+    heights = spread_apart(spots, 15 * figure.dpi / 72)
+    for (x, y, text, colour), spot, height in zip(column, spots, heights, strict=True):
+        moved = (height - spot) * 72 / figure.dpi
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4}
+        axes.annotate(
+            text, (x, y), xytext=(22, moved), textcoords="offset points", va="center", color=colour, fontsize=10.5,
+            annotation_clip=False, arrowprops=line if abs(moved) > 3 else None,
+        )  # fmt: skip
+
+
+def spread_apart(spots: Sequence[float], gap: float) -> list[float]:
+    """Rising numbers, moved as little as may be (in squares) until neighbours are `gap` apart."""
+    groups: list[tuple[float, int]] = []  # the lowest place of each run of touching ones, and how many they are
+    for i, spot in enumerate(spots):
+        total, count = spot, 1
+        while groups and groups[-1][0] + groups[-1][1] * gap > total:
+            low, before = groups.pop()
+            total = (low * before + (total - before * gap) * count) / (before + count)
+            count += before
+        groups.append((total, count))
+        assert sum(n for _, n in groups) == i + 1
+    return [low + k * gap for low, count in groups for k in range(count)]
+
+
 def _overlap(a: Bbox, b: Bbox) -> float:
     width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
     return max(width, 0.0) * max(height, 0.0)

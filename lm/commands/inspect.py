@@ -39,7 +39,7 @@ class Cost(OfExperiment):
         found = file.load(self.file, self.preset, self.overrides)
         rows = []
         for name, (base, _) in found.experiment.arms_resolved().items():
-            cost = base.model.cost(base.data.length)
+            cost = base.cost
             rows.append(
                 {
                     "arm": name,

@@ -18,13 +18,13 @@ from lm.config import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(Shared):
-    """Continue a prompt with a trained run.
+    """Continue a prompt with a trained run, or a model of the hub.
 
     lm generate results/runs/ID "In the beginning" --temperature 0.8 --top-k 40
     """
 
     run: RunPath
-    """The run's folder."""
+    """The run's folder, one that lm import wrote, or one with config.json and safetensors."""
     prompt: Positional[str]
     """The text to continue."""
     new_tokens: int = 200
@@ -43,18 +43,18 @@ class Generate(Shared):
     """The type of the computation; bfloat16 is faster on accelerators."""
 
     def __call__(self) -> int:
+        from lm.commands.models import open_model
         from lm.infer import Greedy, Sample, generate, stream
-        from lm.models import Execution
-        from lm.train.load import load_run
+        from lm.models import Execution, as_decoder
 
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise ConfigError("--top-k and --top-p need --temperature above 0; with 0 the likeliest token is taken")
-        loaded = load_run(self.run)
+        loaded, codec = open_model(self.run)
+        model = as_decoder(loaded.spec, "lm generate")
         sampler = Greedy()
         if self.temperature != 0:
             sampler = Sample(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
-        codec = loaded.codec
-        prompt = [codec.eot, *codec.encode(self.prompt).tolist()]
+        prompt = [codec.bos, *codec.encode(self.prompt).tolist()]
         asked: dict[str, Any] = {
             "prompts": [prompt],
             "new_tokens": self.new_tokens,
@@ -65,11 +65,11 @@ class Generate(Shared):
         }
         if self.stream:
             print(self.prompt, end="", flush=True)
-            for text in growing(codec.decode, (row[0] for row in stream(loaded.run.model, loaded.params, **asked))):
+            for text in growing(codec.decode, (row[0] for row in stream(model, loaded.params, **asked))):
                 print(text, end="", flush=True)
             print()
         else:
-            (out,) = generate(loaded.run.model, loaded.params, **asked)
+            (out,) = generate(model, loaded.params, **asked)
             print(self.prompt + codec.decode(out))
         return 0
 

@@ -7,6 +7,7 @@ from lm.data.examples import TaskData
 from lm.data.huggingface import HuggingFace
 from lm.data.sources import Jsonl, Parquet, Text
 from lm.data.text import Data, TextDataset
+from lm.data.tokenizer_files import TokenizerFile, tokenizer_file
 from lm.data.tokenizers import BPE, Bytes, Codec, Tokenizer
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Text",
     "TextDataset",
     "Tokenizer",
+    "TokenizerFile",
     "fingerprint",
     "load",
+    "tokenizer_file",
 ]

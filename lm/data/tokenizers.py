@@ -16,12 +16,15 @@ from lm.data.errors import DataError
 
 
 class Codec:
-    """A built tokenizer. `pieces` are the bytes each token id stands for; `eot` starts and ends documents."""
+    """A built tokenizer. `pieces` are the bytes each token id stands for; `eot` starts and ends documents.
+
+    `bos` begins a prompt: `eot` too, but in tokenizers made elsewhere.
+    """
 
     def __init__(self, pieces: Sequence[bytes], eot: int) -> None:
         self.pieces = tuple(pieces)
         self.vocab = len(self.pieces)
-        self.eot = eot
+        self.eot = self.bos = eot
         self.token_bytes = np.array([len(piece) for piece in self.pieces], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
@@ -82,7 +85,7 @@ class BPECodec(Codec):
     """Byte-level BPE over the `tokenizers` library. The last id is `eot`; text can't produce it."""
 
     def __init__(self, model: Any, vocab: int) -> None:
-        back = {char: byte for byte, char in enumerate(_byte_letters())}
+        back = {char: byte for byte, char in enumerate(byte_letters())}
         pieces = [b""] * vocab
         for token, index in model.get_vocab().items():
             pieces[index] = bytes(back[char] for char in token)
@@ -111,12 +114,12 @@ class BPE(Tokenizer):
             raise ConfigError(f"BPE.vocab={self.vocab} must be 257 (256 bytes and end of text) to {1 << 20:,}")
 
     def train(self, documents: Iterable[str]) -> Codec:
-        library = _library()
-        model = library.Tokenizer(library.models.BPE())
-        model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        trainer = library.trainers.BpeTrainer(
+        lib = library()
+        model = lib.Tokenizer(lib.models.BPE())
+        model.pre_tokenizer = lib.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        trainer = lib.trainers.BpeTrainer(
             vocab_size=self.vocab - 1,
-            initial_alphabet=sorted(_byte_letters()),
+            initial_alphabet=sorted(byte_letters()),
             min_frequency=2,
             show_progress=False,
         )
@@ -124,19 +127,20 @@ class BPE(Tokenizer):
         return BPECodec(model, self.vocab)
 
     def loads(self, text: str) -> Codec:
-        return BPECodec(_library().Tokenizer.from_str(text), self.vocab)
+        return BPECodec(library().Tokenizer.from_str(text), self.vocab)
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The letter that stands for each byte in byte-level BPE: printable bytes for themselves, others from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def _library() -> Any:
+def library() -> Any:
     try:
         import tokenizers
+        import tokenizers.decoders
         import tokenizers.models
         import tokenizers.pre_tokenizers
         import tokenizers.trainers

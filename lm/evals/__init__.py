@@ -1,8 +1,9 @@
-"""What a model can do: answers by several metrics at once, losses by place and by kind of example."""
+"""What a model can do: answers by several metrics at once, losses by place, by kind of example and at other lengths."""
 
 from lm.evals.answers import Answers
 from lm.evals.estimates import Estimates
 from lm.evals.kinds import Kinds
+from lm.evals.lengths import Lengths
 from lm.evals.positions import Positions
 
-__all__ = ["Answers", "Estimates", "Kinds", "Positions"]
+__all__ = ["Answers", "Estimates", "Kinds", "Lengths", "Positions"]

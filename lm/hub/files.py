@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from lm.files import reason
 from lm.hub.errors import HubError
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -95,3 +99,22 @@ def write(folder: Path, tensors: Iterator[tuple[str, np.ndarray]], shard: int = 
         part.rename(folder / name)
     index = {"metadata": {"total_size": total}, "weight_map": {name: names[i] for name, i in where.items()}}
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True))
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to fill, which is at `path` once all is in it. Raises HubError where something is there already."""
+    folder = Path(path)
+    if folder.exists() and any(folder.iterdir()):
+        raise HubError(f"{folder} isn't empty; give a new folder")
+    part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except OSError as error:
+        raise HubError(f"can't write {folder}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm import sharding
+from lm.hub import ours
 from lm.hub.errors import HubError
 from lm.hub.families import family_of
 from lm.hub.fields import Fields
 from lm.hub.files import Tensors
-from lm.hub.plan import Plan, abstract, flattened, nested, skeleton
+from lm.hub.plan import Plan, abstract, placed
 from lm.models import EncoderDecoder, Model
 from lm.nn import param
 from lm.sharding import Layout
@@ -56,27 +56,27 @@ def _forward(spec: Model) -> Callable[..., jax.Array]:
 
 
 def load(path: str | Path, layout: Layout | None = None) -> Pretrained:
-    """The model in a folder with config.json and safetensors, or of that name on the hub where there is a network.
+    """The model in a folder with config.json and safetensors, or of that name on the hub where there is a network; or
+    in a folder that `lm import` wrote.
 
     layout: the mesh its parameters are split over, None: the first device. They are read, joined and placed one after
     another, so that besides what is placed there is never more than one of them in memory.
     Raises HubError for a config that isn't understood, and for a tensor that is missing, left over or of another shape.
     """
-    folder = _folder(path)
-    fields = read_config(folder)
+    where = folder(path)
+    if ours.is_ours(where):
+        return Pretrained(*ours.read(where, layout))
+    fields = read_config(where)
     family = family_of(fields)
-    spec, tensors = family.read(fields), Tensors(folder)
+    spec, tensors = family.read(fields), Tensors(where)
     fields.finish()
     spec = family.settled(spec, tensors)
     tensors.rename(lambda name: family.renamed(spec, name))
     _, shapes = abstract(spec)
     plan = Plan(family, spec, shapes)
     plan.check(tensors.names() - copied(tensors, family.copies(spec)), family.ignored)
-    axes = param.axes(skeleton(spec))
-    where = layout or sharding.layout()
-    places = flattened(sharding.shardings(nested(shapes), axes, where.rules, where.mesh))
-    placed = {path: jax.device_put(made(plan, tensors, path), place) for path, place in places.items()}
-    return Pretrained(spec, nested(placed), fields.config)
+    params = placed(spec, layout, lambda path: made(plan, tensors, path))
+    return Pretrained(spec, params, fields.config)
 
 
 def read_config(folder: Path) -> Fields:
@@ -115,10 +115,16 @@ def _misshapen(rule: Any, found: list[np.ndarray], shape: tuple[int, ...], why: 
     return HubError(f"{rule.theirs[0]} {found[0].shape} doesn't fit {rule.ours[0]} {shape}: {why}")
 
 
-def _folder(path: str | Path) -> Path:
-    folder = Path(path)
-    if folder.is_dir():
-        return folder
+def is_model(path: Path) -> bool:
+    """Whether a folder holds a model that `load` reads. (A run's folder has a config.json of its own kind.)"""
+    return ours.is_ours(path) or ((path / "config.json").is_file() and "model_type" in read_config(path).config)
+
+
+def folder(path: str | Path) -> Path:
+    """Where the files of a model are; those of a name on the hub are fetched. Raises HubError where there are none."""
+    there = Path(path)
+    if there.is_dir():
+        return there
     if not isinstance(path, str) or path.count("/") != 1 or path.startswith((".", "/", "~")):
         raise HubError(f"there is no folder {path}")
     try:

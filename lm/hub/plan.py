@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
+from lm import sharding
 from lm.hub.errors import HubError
 from lm.hub.family import Family, Rule
 from lm.models.model import Model
 from lm.nn import param
+from lm.sharding import Layout
 
 Flat = dict[str, Any]  # dotted path -> leaf
 
@@ -43,6 +46,17 @@ def nested(flat: Flat) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = value
     return tree
+
+
+def placed(spec: Model, layout: Layout | None, made: Callable[[str], np.ndarray]) -> dict[str, Any]:
+    """The model's parameters, each made on the host and then placed: there is never more than one of them twice.
+
+    layout: the mesh that they are split over; None: the first device.
+    """
+    _, shapes = abstract(spec)
+    where = layout or sharding.layout()
+    places = sharding.shardings(nested(shapes), param.axes(skeleton(spec)), where.rules, where.mesh)
+    return nested({path: jax.device_put(made(path), place) for path, place in flattened(places).items()})
 
 
 class Plan:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from lm.config import diff, replace
-from lm.files import reason
 from lm.hub import files
 from lm.hub.errors import HubError
 from lm.hub.families import FAMILIES
@@ -26,29 +23,17 @@ from lm.nn.block import Block
 from lm.nn.moe import MoE
 
 
-def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> Path:
-    """Writes config.json and safetensors (files of at most `shard` bytes) that transformers loads.
+def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> str:
+    """Writes config.json and safetensors that transformers loads, in files of at most `shard` bytes; gives the type.
 
     Raises HubError where no family of transformers is this model, and for a folder that already has something in it.
     """
-    folder = Path(path)
-    if folder.exists() and any(folder.iterdir()):
-        raise HubError(f"{folder} isn't empty; give a new folder")
     family, config = family_for(model.spec, model.config.get("model_type"))
     config = {name: model.config[name] for name in CARRIED if name in model.config} | config
-    part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        part.mkdir(parents=True)
-        files.write(part, tensors(family, model), shard)
-        (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except OSError as error:
-        raise HubError(f"can't write {folder}: {reason(error)}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+    with files.new_folder(path) as folder:
+        files.write(folder, tensors(family, model), shard)
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return config["model_type"]
 
 
 CARRIED = (

@@ -13,7 +13,7 @@ from lm.data import Source
 from lm.data.synthetic.task import MARK, uniforms
 from lm.errors import UserError
 from lm.interpret.patterns import attention_patterns, watched
-from lm.models.decoder import DecoderModel
+from lm.models.decoder import DecoderModel, as_decoder
 from lm.nn.attention import Attention, AttentionLayer
 from lm.nn.mask import Mask
 from lm.shapes import Array, Float, Int
@@ -113,7 +113,7 @@ class Heads(Measure):
             raise ConfigError(f"rows={self.rows} must be at least 1, length={self.length} at least 2")
 
     def prepare(self, program: Program, data: Source) -> Look:
-        model = program.model
+        model = as_decoder(program.model, f"measure {self.name}")
         if not any(isinstance(block.mixer, Attention) for block in model.pattern):
             raise UserError(f"measure {self.name}: this model has no layer of attention, and so no heads")
         tokens = self.tokens(model.vocab)

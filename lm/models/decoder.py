@@ -7,7 +7,7 @@ from flax import nnx
 
 from lm.config import ConfigError, config
 from lm.models.execution import Execution
-from lm.models.model import Cache
+from lm.models.model import Cache, Model
 from lm.models.trunk import Trunk, TrunkModel
 from lm.nn.cost import Cost
 from lm.nn.param import normal, param, zeros
@@ -41,6 +41,13 @@ class Decoder(Trunk):
         own = (0 if self.tied else self.rows * self.width) + (self.rows if self.head_bias else 0)
         head = Cost(params=own, embedding=own, active=own, flops=2 * length * self.width * self.vocab)
         return super().cost(length, context) + head
+
+
+def as_decoder(model: Model, what: str) -> Decoder:
+    """`model` if it is a decoder. Raises ConfigError that names what is only for decoders."""
+    if not isinstance(model, Decoder):
+        raise ConfigError(f"{what} is for a Decoder, and this model is of the type {type(model).__name__}")
+    return model
 
 
 class DecoderModel(TrunkModel):

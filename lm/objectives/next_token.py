@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from lm.config import ConfigError, Scalar, config
 from lm.models.execution import Execution
-from lm.nn.kernels.cross_entropy import cross_entropy
+from lm.models.model import Model
+from lm.objectives import fits
+from lm.objectives.loss import token_sums
 from lm.objectives.objective import Batch, Objective, Sums
 
 
@@ -30,22 +29,11 @@ class NextToken(Objective):
         if self.z_loss < 0:
             raise ConfigError(f"z_loss={self.z_loss} must not be negative")
 
+    def check(self, model: Model, length: int) -> None:
+        fits.causal(fits.layers(model, self), self)
+        model.check_context(length)
+
     def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums:
         hidden = model.hidden(batch["tokens"], batch["positions"], batch["segments"], None, execution)
-        weights = batch["weights"]
-        with jax.named_scope("head"):
-            ce = cross_entropy(
-                hidden.h,
-                model.head(),
-                batch["targets"],
-                weights,
-                bias_V=model.head_bias(),
-                classes=model.spec.vocab,
-                softcap=model.spec.softcap,
-                z_loss=self.z_loss,
-                label_smoothing=self.label_smoothing,
-            )
-        tokens = jnp.sum(weights)
-        loss = ce.loss + tokens * hidden.aux.loss
-        watched = {name: tokens * value for name, value in hidden.aux.metrics.items()}
-        return Sums(loss, jnp.sum(weights * ce.nats), tokens, jnp.sum(weights * ce.correct), watched)
+        targets, weights = batch["targets"], batch["weights"]
+        return token_sums(model, hidden, targets, weights, z_loss=self.z_loss, label_smoothing=self.label_smoothing)

@@ -7,9 +7,15 @@ from typing import Any, NamedTuple
 
 import jax
 
+from lm.data.packing import Batch as HostBatch
+from lm.data.tokenizers import Codec
 from lm.models.execution import Execution
+from lm.models.model import Model
+from lm.nn.cost import Cost
+from lm.objectives.draws import Draws
 
-Batch = dict[str, jax.Array]  # tokens, targets, positions, segments int32 [B L]; weights float32 [B L]
+# tokens, targets, positions, segments int32 [B L]; weights float32 [B L]; and what else the objective puts there
+Batch = dict[str, jax.Array]
 
 
 class Sums(NamedTuple):
@@ -27,7 +33,29 @@ class Sums(NamedTuple):
 
 
 class Objective(abc.ABC):
-    """A training loss as a function of a model and a batch."""
+    """A training loss as a function of a model and a batch.
+
+    `prepare` makes that batch of packed documents. Their text is `targets`: every token of it occurs there once, a
+    document ends with `eot` unless it goes on in another row, and `weights` say which tokens count. A prepared batch
+    has `targets` and `weights` too, of any length, with a weight above 0 for each target whose nats are summed.
+    """
 
     @abc.abstractmethod
     def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums: ...
+
+    @property
+    def extra(self) -> int:
+        """How many tokens it needs besides the data's: their ids are data.vocab, data.vocab + 1, ..."""
+        return 0
+
+    def check(self, model: Model, length: int) -> None:
+        """Raises ConfigError where `model` can't learn this from rows of `length` tokens."""
+        model.check_context(length)
+
+    def cost(self, model: Model, length: int) -> Cost:
+        """The cost of what becomes of a row of `length` tokens, taken as one document."""
+        return model.cost(length)
+
+    def prepare(self, batch: HostBatch, draws: Draws, codec: Codec, model: Model) -> HostBatch:
+        """What the loss reads, on the host. Arrays have the rows first, and shapes that follow from the batch's."""
+        return batch

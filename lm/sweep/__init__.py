@@ -17,6 +17,7 @@ from lm.sweep.claims import (
 from lm.sweep.emergence import Emergence, Panel, Verdict, at_widths
 from lm.sweep.estimate import flops_of
 from lm.sweep.experiment import Ablation, Experiment, Planned, Sweep
+from lm.sweep.extrapolation import Extrapolation
 from lm.sweep.ladder import Ladder, Rung, planned_ladder, rungs
 from lm.sweep.noise import SeedNoise
 from lm.sweep.points import chain, cross, grid, prefix, sample, zipped
@@ -35,6 +36,7 @@ __all__ = [
     "Dwells",
     "Emergence",
     "Experiment",
+    "Extrapolation",
     "Hyperband",
     "LRTransfer",
     "Ladder",

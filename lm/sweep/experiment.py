@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lm.config import ConfigError, config, get, is_config, replace
-from lm.sweep.match import matched, quantity
+from lm.config import ConfigError, config, get, is_config, replace, unknown
+from lm.sweep.match import at_flops, matched, quantity
 from lm.train.run import Run
 
 if TYPE_CHECKING:
@@ -106,16 +106,19 @@ class Ablation(Experiment):
 
     arms: name -> the value at path `at`, or a dict of paths and values. The first arm is the baseline.
     match: the quantity that is made equal to the baseline's by changing `adjust` in steps of `multiple`:
-    "params", "flops" (of a forward pass) or "kv_bytes" (of the cache). adjust None: the feed-forward width, or for
-    kv_bytes, which it can't change, the width of a head. decode_contexts: lengths at which cached decoding is timed.
+    "params", "active" (of them, for one token), "flops" (of a forward pass) or "kv_bytes" (of the cache). adjust: a
+    path, or those of some arms by name; None: the feed-forward width, or for kv_bytes, which it can't change, the width
+    of a head. budget: what of the training is equal, its "steps" or its "flops"; with those, arms of cheaper steps take
+    more of them, and read on where the others end. decode_contexts: lengths at which cached decoding is timed.
     """
 
     base: Run
     arms: dict[str, Any]
     at: str | None = None
-    match: Literal["params", "flops", "kv_bytes"] | None = None
-    adjust: str | None = None
+    match: Literal["params", "active", "flops", "kv_bytes"] | None = None
+    adjust: str | dict[str, str] | None = None
     multiple: int = 8
+    budget: Literal["steps", "flops"] = "steps"
     seeds: int = 4
     decode_contexts: tuple[int, ...] = ()
 
@@ -127,15 +130,17 @@ class Ablation(Experiment):
             raise ConfigError(f"adjust={self.adjust} does nothing without match")
         if self.multiple < 1:
             raise ConfigError(f"multiple={self.multiple} must be at least 1")
+        if isinstance(self.adjust, dict) and (lost := next((arm for arm in self.adjust if arm not in self.arms), None)):
+            raise ConfigError(unknown(lost, self.arms, "adjust: there is no arm"))
 
     @property
     def baseline(self) -> str:
         return next(iter(self.arms))
 
-    @property
-    def adjusted(self) -> str:
-        """The path that matching changes."""
-        return self.adjust or ("model.block.mixer.head_width" if self.match == "kv_bytes" else "model.block.ff.hidden")
+    def adjusted(self, arm: str) -> str:
+        """The path that matching changes in an arm."""
+        usual = "model.block.mixer.head_width" if self.match == "kv_bytes" else "model.block.ff.hidden"
+        return self.adjust.get(arm, usual) if isinstance(self.adjust, dict) else self.adjust or usual
 
     def arms_resolved(self) -> dict[str, tuple[Run, dict[str, Any]]]:
         out: dict[str, tuple[Run, dict[str, Any]]] = {}
@@ -143,9 +148,12 @@ class Ablation(Experiment):
             point = self._point(name, value)
             run = replace(self.base, point)
             if self.match is not None and out:
-                target = out[self.baseline][0]
-                run, size = matched(run, target, self.match, self.adjusted, self.multiple, arm=name)
-                point = {**point, self.adjusted: size}
+                path = self.adjusted(name)
+                run, size = matched(run, out[self.baseline][0], self.match, path, self.multiple, arm=name)
+                point = {**point, path: size}
+            if self.budget == "flops" and out:
+                run, steps = at_flops(run, out[self.baseline][0].flops)
+                point = {**point, "train.steps": steps}
             out[name] = (run, point)
             for context in self.decode_contexts:
                 run.model.check_context(context)
@@ -158,15 +166,26 @@ class Ablation(Experiment):
 
     def match_note(self) -> str:
         """How the arms were made equal, and what inequality is left."""
-        arms = self.arms_resolved()
         if self.match is None:
-            return "The arms are not matched in size."
+            return "The arms are not matched in size." + self._budget_note()
+        arms = self.arms_resolved()
         goal = quantity(arms[self.baseline][0], self.match)
-        left = [
-            f"{name} {get(run, self.adjusted)} ({100 * (quantity(run, self.match) / goal - 1):+.2f}%)"
-            for name, (run, _) in arms.items()
-        ]
-        return f"Matched by {self.match}: {self.adjusted} in steps of {self.multiple}: {', '.join(left)}."
+        paths = {name: self.adjusted(name) for name in arms if name != self.baseline}
+        one = len(set(paths.values())) == 1
+        left = []
+        for name, path in paths.items():
+            run, what = arms[name][0], "" if one else f"{path}="
+            left.append(f"{name} {what}{get(run, path)} ({100 * (quantity(run, self.match) / goal - 1):+.2f}%)")
+        by = f"{self.match}: {min(paths.values())}" if one else self.match
+        return f"Matched to {self.baseline} by {by} in steps of {self.multiple}: {', '.join(left)}." + self._budget_note()
+
+    def _budget_note(self) -> str:
+        if self.budget == "steps":
+            return ""
+        runs = {name: run for name, (run, _) in self.arms_resolved().items()}
+        goal = runs[self.baseline].flops
+        left = [f"{name} {run.train.steps} ({100 * (run.flops / goal - 1):+.2f}%)" for name, run in runs.items()]
+        return f" Equal training FLOPs, {goal:.3g}, by steps: {', '.join(left)}."
 
     def _point(self, name: str, value: Any) -> dict[str, Any]:
         if isinstance(value, dict):

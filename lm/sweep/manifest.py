@@ -37,7 +37,7 @@ class Entry:
     def row(self) -> dict[str, Any]:
         """What the manifest says of the run."""
         run = self.planned.run
-        cost = run.model.cost(run.data.length)
+        cost = run.cost
         return {
             "id": self.id,
             "group": self.group,

@@ -9,9 +9,9 @@ LARGEST = 1 << 20  # multiples that are tried
 
 
 def quantity(run: Run, name: str) -> int:
-    """What a match makes equal: parameters, forward FLOPs of a row, or numbers in the cache after a row."""
-    cost = run.model.cost(run.data.length)
-    return {"params": cost.params, "flops": cost.flops, "kv_bytes": cost.cache}[name]
+    """What a match makes equal: parameters, those of a token, FLOPs of a row forward, or numbers cached after a row."""
+    cost = run.cost
+    return {"params": cost.params, "active": cost.active, "flops": cost.flops, "kv_bytes": cost.cache}[name]
 
 
 def matched(run: Run, target: Run, name: str, path: str, multiple: int, arm: str) -> tuple[Run, int]:
@@ -40,3 +40,9 @@ def matched(run: Run, target: Run, name: str, path: str, multiple: int, arm: str
         low, high = (middle, high) if at(middle) <= goal else (low, middle)
     best = min((low, high), key=lambda k: abs(at(k) - goal))
     return replace(run, {path: best * multiple}), best * multiple
+
+
+def at_flops(run: Run, flops: int) -> tuple[Run, int]:
+    """`run` with the number of steps whose training FLOPs are nearest to `flops`."""
+    steps = max(1, round(flops / (run.flops / run.train.steps)))
+    return replace(run, {"train.steps": steps}), steps

@@ -9,6 +9,7 @@ from lm.sharding import Layout
 from lm.sweep import study
 from lm.sweep.emergence import Emergence
 from lm.sweep.experiment import Ablation
+from lm.sweep.extrapolation import Extrapolation
 from lm.sweep.file import ExperimentFile
 from lm.sweep.manifest import Entry
 from lm.sweep.search import Search
@@ -28,7 +29,7 @@ def report(file: ExperimentFile, entries: tuple[Entry, ...], folder: Path, layou
         runs, notes = with_training_speed(runs, entries, folder / "speeds.jsonl", layout)
         decode, more = decode_table(experiment, entries, folder / "speeds.jsonl")
         tables |= {"runs": runs, "decode": decode, "notes": [experiment.match_note(), *notes, *more]}
-    if isinstance(experiment, Emergence):
+    if isinstance(experiment, Emergence | Extrapolation):
         tables["details"] = details_table(entries)
     if isinstance(experiment, Search):
         tables |= study.tables(experiment, folder)

@@ -12,6 +12,7 @@ import jax
 
 from lm.config import content_hash
 from lm.infer.speed import decode_speed
+from lm.models import as_decoder
 from lm.sharding import Layout
 from lm.sweep.experiment import Ablation
 from lm.sweep.manifest import Entry
@@ -60,7 +61,7 @@ def decode_table(experiment: Ablation, entries: tuple[Entry, ...], path: Path) -
             key = _key("decode", run.model, f"{context} {DECODE_BATCH}")
             if key not in speeds:
                 try:
-                    speeds[key] = decode_speed(run.model, context, DECODE_BATCH)
+                    speeds[key] = decode_speed(as_decoder(run.model, "decoding speed"), context, DECODE_BATCH)
                     keep(path, key, **speeds[key])
                 except Exception as error:  # out of memory, a mixer that can't decode: the rest is still worth showing
                     notes.append(f"Decoding of {arm} at {context} tokens could not be measured: {error}")

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from lm import data
 from lm.config import content_hash
 from lm.nn.kernels.platform import platform
 from lm.sharding import Layout
@@ -70,7 +69,7 @@ class _Timer:
     def __init__(self, engine: Alone | Fleet, runs: Sequence[Run], where: Layout) -> None:
         self.engine = engine
         self.lanes = len(runs) if isinstance(engine, Fleet) else 1
-        batch = data.load(runs[0].data).batch(0)
+        batch = runs[0].dataset().batch(0)
         self.batches: list[Any] = [[batch] * engine.together] * self.lanes
         self.tokens = self.lanes * engine.together * runs[0].data.batch * runs[0].data.length
         state = engine.program.init(runs[0].seed, runs[0].train.init_scale)

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm import data, sharding
+from lm import sharding
 from lm.config import ConfigError, lift, replace
+from lm.models import as_decoder
 from lm.models.widen import Heads
 from lm.train.parametrization import at_width
 from lm.train.run import Run
@@ -87,8 +88,9 @@ def coordinate_check(
     """
     if len(set(widths)) < 2:
         raise ConfigError(f"a slope over the width needs at least 2 widths, got {list(widths)}")
+    as_decoder(run.model, "the coordinate check")
     if batches is None:
-        dataset = data.load(run.data)
+        dataset = run.dataset()
         batches = [dataset.batch(n) for n in range(steps)]
     run = replace(run, {"train.steps": steps, "train.schedule": Constant()})
     found = []

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import lift
 from lm.nn import param
+from lm.objectives import shapes
 from lm.sharding import Layout, layout
 from lm.train.lane import Lane
 from lm.train.load import evaluate, heldout
@@ -107,10 +107,10 @@ class Fleet:
 
     def memory(self) -> int:
         """Bytes a device needs for a step, as the compiler says."""
-        data = self.first.data
-        tokens = jax.ShapeDtypeStruct((self.size, self.together, data.batch, data.length), jnp.int32)
-        batch = {name: tokens for name in ("tokens", "targets", "positions", "segments")}
-        batch["weights"] = jax.ShapeDtypeStruct(tokens.shape, jnp.float32)
+        data, train = self.first.data, self.first.train
+        one = shapes(train.objective, self.first.model, data.batch, data.length)
+        lead = self.size, self.together
+        batch = {name: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype) for name, x in one.items()}
         state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype), self.program.abstract_state()
         )

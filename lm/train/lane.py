@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lm import data
 from lm.config import dumps
 from lm.data import Dataset
 from lm.errors import UserError
@@ -251,9 +250,12 @@ def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
         lease = hosts.on_first(lambda: held.enter_context(lock(home.path)))
         if hosts.from_first(home.status() == "done"):
             raise AlreadyDone
-        dataset = data.load(run.data)
+        dataset = run.dataset()
         if dataset.vocab > run.model.vocab:
-            raise UserError(f"the tokenizer has {dataset.vocab} tokens, model.vocab={run.model.vocab} is too small")
+            extra = f", {run.train.objective.extra} of them the objective's" if run.train.objective.extra else ""
+            raise UserError(
+                f"the tokenizer has {dataset.vocab} tokens{extra}, model.vocab={run.model.vocab} is too small"
+            )
         origin = {**_origin(Path.cwd()), "time": clock()}
         hosts.on_first(lambda: home.create(run, dataset.tokenizer.dumps(), dataset.fingerprint, origin))
         try:

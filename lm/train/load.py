@@ -93,4 +93,4 @@ def _wide(x: jax.Array) -> Any:
 def evaluate_run(loaded: Loaded, rows: int | None = None) -> dict[str, Any]:
     """`evaluate` on the run's own held-out text. Raises RunError if that has changed since the run began."""
     loaded.folder.check(loaded.run, data.fingerprint(loaded.run.data))
-    return evaluate(loaded.program, loaded.params, lift(loaded.run.train)[1], data.load(loaded.run.data), rows)
+    return evaluate(loaded.program, loaded.params, lift(loaded.run.train)[1], loaded.run.dataset(), rows)

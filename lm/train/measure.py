@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm.config import replace
 from lm.data import Source
+from lm.models import as_decoder
 from lm.nn import param
 
 if TYPE_CHECKING:
@@ -45,4 +46,5 @@ def prepared(measure: Measure, program: Program, data: Source) -> Look:
 
 @functools.lru_cache(maxsize=64)
 def _prepared(measure: Measure, program: Program, data: Source) -> Look:
+    as_decoder(program.model, f"measure {measure.name}")
     return measure.prepare(program, data)

@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from lm.nn import param
+from lm.objectives import shapes
 from lm.train.run import Run
 
 
@@ -37,9 +38,7 @@ def memory(run: Run) -> Memory:
     axes = param.axes(module)
     optimizer = jax.eval_shape(training.optimizer.make(0.0, axes).init, params)
     rows = run.data.batch // training.accumulate
-    tokens = jax.ShapeDtypeStruct((rows, run.data.length), "int32")
-    weights = jax.ShapeDtypeStruct(tokens.shape, "float32")
-    batch = {"tokens": tokens, "targets": tokens, "positions": tokens, "segments": tokens, "weights": weights}
+    batch = shapes(training.objective, run.model, rows, run.data.length)
 
     def backward(params: param.Params, batch: dict[str, jax.Array]) -> object:
         def loss(params: param.Params) -> jax.Array:

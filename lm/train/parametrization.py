@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from lm.config import ConfigError, config, diff, replace
-from lm.models import Decoder
+from lm.models import Decoder, Model, as_decoder
 from lm.models.widen import Heads, widened
 from lm.nn.attention import Attention
 from lm.train.optimizers import LOOKUP, STACKED, Axes, Optimizer, hidden_matrix
@@ -37,24 +37,26 @@ from lm.train.optimizers import LOOKUP, STACKED, Axes, Optimizer, hidden_matrix
 if TYPE_CHECKING:
     from lm.train.run import Run
 
-GROWING = frozenset({"embed", "heads", "kv_heads", "head_dim", "mlp", "hidden", "kv_rank", "q_rank", "dt_rank"})  # with the model
+GROWING = frozenset(
+    {"embed", "heads", "kv_heads", "head_dim", "mlp", "hidden", "kv_rank", "q_rank", "dt_rank"}
+)  # with the model
 
 
 class Parametrization(abc.ABC):
     """What a width changes besides shapes."""
 
     @abc.abstractmethod
-    def of(self, model: Decoder) -> Decoder:
+    def of(self, model: Model) -> Model:
         """`model` with the values that this parametrisation gives it at its width."""
 
     @abc.abstractmethod
-    def factors(self, axes: Any, model: Decoder, optimizer: Optimizer) -> Any:
+    def factors(self, axes: Any, model: Model, optimizer: Optimizer) -> Any:
         """A tree like `axes` with each parameter's share of the learning rate, or None where all have 1.
 
         Raises ConfigError for an optimizer whose rule isn't known.
         """
 
-    def check(self, model: Decoder, optimizer: Optimizer) -> None:
+    def check(self, model: Model, optimizer: Optimizer) -> None:
         """Raises ConfigError for an optimizer or a model that this parametrisation isn't made for."""
         self.factors({}, model, optimizer)
         for path, (found, needed) in diff(model, self.of(model)).items():
@@ -68,10 +70,10 @@ class Parametrization(abc.ABC):
 class Standard(Parametrization):
     """Every parameter has the learning rate itself (the standard parametrisation of Yang et al. 2022)."""
 
-    def of(self, model: Decoder) -> Decoder:
+    def of(self, model: Model) -> Model:
         return model
 
-    def factors(self, axes: Any, model: Decoder, optimizer: Optimizer) -> None:
+    def factors(self, axes: Any, model: Model, optimizer: Optimizer) -> None:
         return None
 
 
@@ -92,7 +94,8 @@ class MuP(Parametrization):
         if self.base_width < 1:
             raise ConfigError(f"base_width={self.base_width} must be at least 1")
 
-    def of(self, model: Decoder) -> Decoder:
+    def of(self, model: Model) -> Decoder:
+        model = as_decoder(model, "MuP")
         at_base = model.width == self.base_width
         changes: dict[str, Any] = {"logit_scale": self.base_width / model.width}
         if not at_base:  # explicit values are the user's, and the same at every width
@@ -107,7 +110,7 @@ class MuP(Parametrization):
                 changes[f"block.{i}.mixer.scale" if isinstance(model.block, tuple) else "block.mixer.scale"] = scale
         return replace(model, changes)
 
-    def factors(self, axes: Any, model: Decoder, optimizer: Optimizer) -> Any:
+    def factors(self, axes: Any, model: Model, optimizer: Optimizer) -> Any:
         exponent = optimizer.width_exponent()
         if exponent is None:
             raise ConfigError(
@@ -135,7 +138,16 @@ def mup(run: Run, base_width: int, heads: Heads = "more") -> Run:
 def at_width(run: Run, width: int, heads: Heads = "more") -> Run:
     """`run` with its model `widened`, in its own parametrisation (MuP knows what becomes of its heads)."""
     rule = run.train.parametrization
-    return replace(run, {"model": rule.of(widened(run.model, width, rule.heads if isinstance(rule, MuP) else heads))})
+    return replace(
+        run,
+        {
+            "model": rule.of(
+                widened(
+                    as_decoder(run.model, "a sweep over widths"), width, rule.heads if isinstance(rule, MuP) else heads
+                )
+            )
+        },
+    )
 
 
 def _grows(axes: Axes) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lm.config import ConfigError, Count, Scalar, config, content_hash, lift
-from lm.data import Data, Source
-from lm.models import Decoder, Execution
-from lm.objectives import NextToken, Objective
+from lm.data import Data, Dataset, Source
+from lm.models import Execution, Model
+from lm.nn.cost import Cost
+from lm.objectives import NextToken, Objective, prepared
 from lm.train.measure import Measure
 from lm.train.optimizers import AdamW, Optimizer
 from lm.train.parametrization import Parametrization, Standard
@@ -85,7 +86,7 @@ class Recording:
 class Run:
     """A training run. `seed` draws the initial weights; `data.seed` orders the documents."""
 
-    model: Decoder
+    model: Model
     train: Training
     data: Source = Data()
     record: Recording = Recording()
@@ -97,7 +98,7 @@ class Run:
         if self.data.batch % self.train.accumulate:
             raise ConfigError(f"train.accumulate={self.train.accumulate} must divide data.batch={self.data.batch}")
         self.data.check_measurable()
-        self.model.check_context(self.data.length)
+        self.train.objective.check(self.model, self.data.length)
         self.train.parametrization.check(self.model, self.train.optimizer)
 
     @property
@@ -106,14 +107,23 @@ class Run:
         return self.train.steps * self.data.batch * self.data.length
 
     @property
+    def cost(self) -> Cost:
+        """The cost of a row as the objective makes the model read it, taken as one document."""
+        return self.train.objective.cost(self.model, self.data.length)
+
+    @property
     def flops(self) -> int:
         """Training FLOPs of the whole run, masked pairs not counted, every row taken as one document."""
-        return self.model.cost(self.data.length).train_flops * self.data.batch * self.train.steps
+        return self.cost.train_flops * self.data.batch * self.train.steps
 
     @property
     def steps_at_once(self) -> int:
         """How many steps are dispatched as one program."""
         return self.train.execution.at_once(self.flops / self.train.steps)
+
+    def dataset(self) -> Dataset:
+        """The data as the objective reads it. Raises DataError for data that can't be used."""
+        return prepared(self.data.load(), self.train.objective, self.model)
 
     def evaluation_steps(self) -> frozenset[int]:
         """The steps after which the held-out loss is measured."""

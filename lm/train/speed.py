@@ -8,7 +8,6 @@ from statistics import median
 
 import jax
 
-from lm import data
 from lm.config import lift
 from lm.sharding import Layout
 from lm.train.run import Run
@@ -41,7 +40,7 @@ def _timer(run: Run, layout: Layout, steps: int) -> Iterator[float]:
     """Trains `steps` steps, or a dispatch of more, at each `next`, and gives their tokens a second."""
     shape, values = lift(run.train)
     compiled = program(run.model, shape, layout)
-    batch, together = data.load(run.data).batch(0), run.steps_at_once
+    batch, together = run.dataset().batch(0), run.steps_at_once
     calls = max(1, steps // together)
     state = compiled.init(run.seed, run.train.init_scale)
     while True:

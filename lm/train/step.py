@@ -19,7 +19,7 @@ from flax import nnx
 
 from lm import sharding
 from lm.config import lower
-from lm.models import Decoder
+from lm.models import Model
 from lm.nn import param
 from lm.nn.kernels.platform import plain_forms, platform
 from lm.objectives import Batch, Sums
@@ -46,7 +46,7 @@ class Program:
     `training` is a shape (see `lm.config.lift`); its numbers come with each call as `values`.
     """
 
-    def __init__(self, model: Decoder, training: Training, layout: Layout):
+    def __init__(self, model: Model, training: Training, layout: Layout):
         self.model, self.training, self.layout = model, training, layout
         module = nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0)))
         self.graph, abstract = param.split(module)
@@ -227,6 +227,6 @@ def run_once() -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=32)
-def program(model: Decoder, training: Training, layout: Layout) -> Program:
+def program(model: Model, training: Training, layout: Layout) -> Program:
     """The program of a shape; runs of equal shape get the same object, and with it the same executables."""
     return Program(model, training, layout)

@@ -78,7 +78,7 @@ def verify(path: str | Path, steps: int = 20, where: Layout | None = None) -> Ve
     )
     arrays, numbers, differences = 0, 0, []
     stops = sorted({last, *(step for step in saved if first < step <= last)})
-    source, step = data.load(run.data).batches(start=first), first
+    source, step = run.dataset().batches(start=first), first
     while step < last:
         count = min(engine.together, next(s for s in stops if s > step) - step)
         state, metrics = engine.advance(state, [list(itertools.islice(source, count))])

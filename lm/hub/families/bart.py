@@ -114,6 +114,8 @@ class Bart(Family):
     def write(self, spec: Any) -> dict[str, Any]:
         if not isinstance(spec, EncoderDecoder):
             raise Unfit("it is no encoder-decoder")
+        if not (spec.decoder.tied or spec.decoder.head_bias):
+            raise Unfit("its head has weights of its own and no bias; give it head_bias=True")
         config = {
             "model_type": self.types[0],
             "architectures": [self.names + (self.head if spec.decoder.head_bias else "Model")],

@@ -8,9 +8,8 @@ from typing import Any
 from lm.hub import activations, rope
 from lm.hub.family import Family, Rule, Unfit, layered, linear, norm
 from lm.hub.fields import Fields
-from lm.hub.forms import ByHead, Dense, Flat, Form, Joined, Table
+from lm.hub.forms import ByHead, Dense, Flat, Form, Table
 from lm.models.decoder import Decoder
-from lm.models.stack import grouped
 from lm.nn.attention import Attention
 from lm.nn.bias import ALiBi
 from lm.nn.block import Block, Parallel, PreNorm, SharedParallel
@@ -217,6 +216,12 @@ class Falcon(Fused):
         return {"shared": "input_layernorm", "mixer": "input_layernorm", "ff": "post_attention_layernorm"}
 
 
+SAID_BY_TRAINING = (  # in the first checkpoints
+    "pretraining_tp", "slow_but_exact", "seq_length", "masked_softmax_fusion", "attention_softmax_in_fp32",
+    "bias_dropout_fusion", "skip_bias_add", "skip_bias_add_qkv", "unk_token_id", "offset_alibi",
+)  # fmt: skip
+
+
 class Bloom(Fused):
     """BLOOM (Scao et al. 2022): ALiBi, a norm on the embeddings."""
 
@@ -233,8 +238,7 @@ class Bloom(Fused):
 
     def read(self, fields: Fields) -> Decoder:
         fields.only("apply_residual_connection_post_layernorm", False)
-        fields.skip("pretraining_tp", "slow_but_exact", "seq_length", "masked_softmax_fusion", "attention_softmax_in_fp32",
-                    "bias_dropout_fusion", "skip_bias_add", "skip_bias_add_qkv", "unk_token_id", "offset_alibi")  # fmt: skip
+        fields.skip(*SAID_BY_TRAINING)
         width = fields("n_embed", None) or fields("hidden_size", 64)
         fields.skip("hidden_size")
         heads, norm = (

@@ -337,5 +337,5 @@ class DeepSeekV3(Llama):
         yield from linear("ff.router.score", "mlp.gate")
         yield same("ff.router.correction", "mlp.gate.e_score_correction_bias")
         yield from experts("mlp.experts.{}", ff.experts, PROJECTIONS)
-        if ff.shared is not None:
+        if isinstance(ff.shared, GatedMLP):
             yield from gated("ff.shared", "mlp.shared_experts", ff.shared)

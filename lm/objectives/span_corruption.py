@@ -1,0 +1,77 @@
+"""Writing the spans that were taken out of a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lm.config import ConfigError, config
+from lm.data.tokenizers import Codec
+from lm.objectives.documents import Document, Pair
+from lm.objectives.pairs import Pairs, Room, check_share
+from lm.objectives.spans import alternating, composition, shared
+
+
+@config
+class SpanCorruption(Pairs):
+    """T5's span corruption (Raffel et al. 2020, 3.1.4 and 3.3.4).
+
+    Of the text of a row a share `rate` is taken out, round(rate n) of n tokens and of each document its part, in spans
+    of `span` tokens on average: their number is rounded, and noise and rest are cut into so many spans at random, all
+    ways alike. A document begins with a span that stays and ends with one that is taken. In the source a sentinel
+    stands for each span; the target is each sentinel with its span, then `eot`. Sentinels ascend:
+    data.vocab, data.vocab + 1, ... in each document, `sentinels` of them. (The end of the document itself stays.)
+
+    documents: how many documents in a row there is room for, at two more target tokens each; of more, and of documents
+    too short to lose a token, some are left out.
+    Its nats are those of the target: of spans given the rest, and of where spans are.
+    """
+
+    rate: float = 0.15
+    span: float = 3.0
+    sentinels: int = 100
+    documents: int = 8
+
+    def __post_init__(self) -> None:
+        check_share(self, "rate")
+        if self.span < 1:
+            raise ConfigError(f"span={self.span} tokens on average must be at least 1")
+        for name in ("sentinels", "documents"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+
+    @property
+    def extra(self) -> int:
+        return self.sentinels
+
+    def room(self, length: int) -> Room:
+        noise = int(shared([length], self.rate)[0])
+        spans = max(1, int(shared([noise], 1 / self.span)[0]))
+        targets = min(noise + spans + 1 + 2 * (self.documents - 1), 3 * noise)
+        return Room(min(length - noise + spans + self.documents, length), max(targets, 3))
+
+    def pairs(self, parts: Sequence[Document], rng: np.random.Generator, codec: Codec) -> list[Pair | None]:
+        texts = [part.text(codec.eot) for part in parts]
+        noise = np.minimum(shared([len(text) for text in texts], self.rate), [len(text) - 1 for text in texts])
+        spans = np.maximum(shared(noise, 1 / self.span), 1)
+        numbers = zip(noise.tolist(), spans.tolist(), strict=True)
+        return [
+            self._pair(part.tokens, len(text), lost, count, rng, codec) if lost > 0 else None
+            for part, text, (lost, count) in zip(parts, texts, numbers, strict=True)
+        ]
+
+    def _pair(
+        self, tokens: np.ndarray, length: int, lost: int, count: int, rng: np.random.Generator, codec: Codec
+    ) -> Pair:
+        """Of a document whose text has `length` tokens, with `lost` of them in `count` spans."""
+        count = min(count, lost, length - lost, self.sentinels)
+        edges = alternating(composition(length - lost, count, rng), composition(lost, count, rng))
+        pieces = np.split(tokens, edges[1:])  # kept, taken, kept, ..., and the end of the document
+        source, target = [], []
+        for i in range(count):
+            sentinel = [codec.vocab + i]
+            source += [pieces[2 * i], sentinel]
+            target += [sentinel, pieces[2 * i + 1]]
+        written = np.concatenate([*target, [codec.eot]])
+        return Pair(np.concatenate([*source, pieces[-1]]), written, np.ones(len(written), np.float32))
