@@ -11,7 +11,7 @@ from lm.models.model import Cache, Hidden, Model
 from lm.models.multi_token import MTP, MTPModel
 
 __all__ = [
-    "Cache", "Classifier", "Decoder", "DecoderModel", "Embedding", "Encoder", "EncoderDecoder", "EncoderDecoderModel",
-    "EncoderModel", "Execution", "First", "Headed", "HeadedModel", "Hidden", "Last", "MaskedLM", "Mean", "Model",
-    "Electra", "ElectraModel", "MTP", "MTPModel", "as_decoder",
+    "MTP", "Cache", "Classifier", "Decoder", "DecoderModel", "Electra", "ElectraModel", "Embedding", "Encoder",
+    "EncoderDecoder", "EncoderDecoderModel", "EncoderModel", "Execution", "First", "Headed", "HeadedModel", "Hidden",
+    "Last", "MTPModel", "MaskedLM", "Mean", "Model", "as_decoder",
 ]  # fmt: skip

@@ -17,10 +17,10 @@ from lm.objectives.spans import composition, poisson_lengths, shared
 class BlankInfilling(Pairs):
     """Autoregressive blank infilling (Du et al. 2022, "GLM", 2.1).
 
-    Of the text of a row a share `rate` becomes blanks, round(rate n) of n tokens, whose lengths are drawn from a Poisson
-    distribution of mean `span` (0 aside, the last one cut). Blanks lie anywhere, at least one token apart. Part A, the
-    source, is the document with a mark for each; part B, the target, has the blanks in a random order: each is begun by
-    its mark, which is given, not predicted, then its tokens and `eot` are predicted.
+    Of the text of a row a share `rate` becomes blanks, round(rate n) of n tokens. Their lengths are Poisson numbers of
+    mean `span`, at least 1, the last one cut; they lie anywhere, at least one token apart. Part A, the source, is the
+    document with a mark for each; part B, the target, has the blanks in a random order: each is begun by its mark,
+    which is given, not predicted, then its tokens and `eot` are predicted.
 
     Other than in the paper each blank has a mark of its own, one of `marks` tokens, which part B repeats. There all
     blanks have one, and a token of part B is told its blank by a first position, that of the mark, and its place in it

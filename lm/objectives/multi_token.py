@@ -23,7 +23,8 @@ class MultiToken(Objective):
     (DeepSeek-AI 2024, 2.2, eq. 24 and 25; the idea with parallel heads: Gloeckle et al. 2024).
 
     No module is asked for a token of another document or row. Nats and accuracy are those of the next token alone,
-    comparable with NextToken's; rows have `ahead_2`, `ahead_3`, ...: each module's nats a target of the next token.
+    comparable with NextToken's; rows have `ahead_2`, `ahead_3`, ... besides: the nats of the modules' targets, of which
+    there are fewer, over the number of all next tokens.
     """
 
     weight: Scalar = 0.3

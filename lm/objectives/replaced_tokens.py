@@ -14,6 +14,7 @@ from lm.data.tokenizers import Codec
 from lm.models.electra import Electra
 from lm.models.execution import Execution
 from lm.models.model import Model
+from lm.nn.aux import joined
 from lm.objectives.draws import Draws
 from lm.objectives.loss import token_sums
 from lm.objectives.masked import Unit, chosen
@@ -81,9 +82,9 @@ class ReplacedTokens(Objective):
         share = jnp.sum(masked, axis=1, keepdims=True) / jnp.maximum(jnp.sum(real, axis=1, keepdims=True), 1)
         means = {"detection": nats, "detection_accuracy": (said > 0) == replaced, "replaced": replaced}
         watched = {name: jnp.sum(share * real * value) for name, value in means.items()}
-        watched |= {name: sums.tokens * value for name, value in found.aux.metrics.items()}
         loss = sums.loss + self.weight * watched["detection"] + sums.tokens * found.aux.loss
-        return sums._replace(loss=loss, watched=sums.watched | watched)
+        layers = joined([filled.aux, found.aux]).metrics
+        return sums._replace(loss=loss, watched={n: sums.tokens * value for n, value in layers.items()} | watched)
 
 
 def _draw(key: jax.Array, logits: jax.Array) -> jax.Array:

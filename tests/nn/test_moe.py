@@ -18,6 +18,7 @@ from lm.nn import (
     Dense,
     Dropless,
     ExpertChoice,
+    FixedCapacity,
     GatedMLP,
     GroupLimit,
     Hash,
