@@ -32,7 +32,7 @@ experiment = Extrapolation(
         tiny_decoder(),
         {
             "data.length": TRAINED,
-            "train.steps": 800,
+            "train.steps": 400,
             "record.evaluations": 0,  # but at the end
             "record.measures": measures(rows=128),
         },

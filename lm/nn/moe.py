@@ -140,9 +140,9 @@ class SigmoidGated(FeedForward):
 class SigmoidGatedLayer(nnx.Module):
     def __init__(self, spec: SigmoidGated, width: int, *, rngs: nnx.Rngs, depth: int):
         self.spec = spec
-        self.score = Linear({"embed": width}, {}, rngs=rngs)
+        self.score = Linear({"embed": width}, {"expert": 1}, rngs=rngs)
         self.ff = spec.ff.build(width, rngs=rngs, depth=depth)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
         y, aux = self.ff(x)  # type: ignore[operator]
-        return jax.nn.sigmoid(self.score(x))[..., None] * y, aux
+        return jax.nn.sigmoid(self.score(x)) * y, aux

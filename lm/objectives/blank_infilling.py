@@ -67,8 +67,7 @@ class BlankInfilling(Pairs):
         count = len(lengths)
         # one more on each side than there need be: the first and the last of what stays may be empty
         kept = composition(length - lost + 2, count + 1, rng) - np.eye(1, count + 1, dtype=int)[0]
-        kept[-1] -= 1
-        edges = np.cumsum(np.stack([kept, np.append(lengths, 0)], axis=1).ravel())[:-1]
+        edges = np.cumsum(np.stack([kept[:-1], lengths], axis=1).ravel())
         pieces = np.split(tokens, edges)  # kept, blank, kept, ..., kept with the end of the document
         source, target, weights = [pieces[0]], [], []
         for i in range(count):

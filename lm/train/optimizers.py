@@ -224,10 +224,13 @@ class Adafactor(Optimizer):
 
 
 def groups(axes: Axes) -> list[tuple[int, ...]]:
-    """Indices of the axes one parameter really has: no stacking axes, heads and their width as one."""
+    """Indices of the axes one parameter really has: no stacking axes, heads and their width as one.
+
+    An axis stacks what comes after it: the experts that a router's scores are of, its last axis, are its output.
+    """
     found: list[tuple[int, ...]] = []
     for i, name in enumerate(axes):
-        if name in STACKED:
+        if name in STACKED and i < len(axes) - 1:
             continue
         if name == "head_dim" and found and axes[found[-1][-1]] in ("heads", "kv_heads"):
             found[-1] += (i,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from tests.tiny import made
 
 MASK = CODEC.vocab
 GRAPH, PARAMS = made(MASKED)
+FORWARD = jax.jit(lambda params, tokens: param.merge(GRAPH, params)(tokens))
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], []]
 
 
 def logits_of(tokens: list[int]) -> np.ndarray:
     """Of one row, whole."""
-    return np.asarray(param.merge(GRAPH, PARAMS)(jnp.asarray([tokens])))[0, :, :MASK]
+    return np.asarray(FORWARD(PARAMS, jnp.asarray([tokens])))[0, :, :MASK]
 
 
 def by_hand(prompt: list[int], new: int, block: int, counts: list[int]) -> list[int]:

@@ -171,7 +171,7 @@ def test_shared_experts_are_added() -> None:
         module.shared = None
         same(y, module(x)[0] + more)
     gated = layer(SigmoidGated(ff=PLAIN))
-    same(gated(x)[0], jax.nn.sigmoid(x @ gated.score.weight[...])[..., None] * gated.ff(x)[0])
+    same(gated(x)[0], jax.nn.sigmoid(x @ gated.score.weight[...]) * gated.ff(x)[0])
 
 
 # ---- cost, transformations, refusals --------------------------------------------------------------------------------

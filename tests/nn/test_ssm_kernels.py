@@ -14,6 +14,7 @@ from lm.models.flops import program_flops
 from lm.nn.ssm import decayed
 from lm.nn.ssm.chunks import balanced
 from lm.nn.ssm.selective import selective_scan
+from lm.nn.ssm.triangular import flops, solve
 
 B, L, G, H, N, P = 2, 13, 2, 4, 3, 5
 CHUNKS = [1, 2, 4, 5, 13, 64]
@@ -193,3 +194,21 @@ def test_training_never_holds_the_scores_of_all_chunks(delta: bool) -> None:
     x = jax.eval_shape(lambda: drawn(length))
     found = largest(lambda x: gradients(lambda x: in_chunks(x, delta, chunk), x), x)
     assert found < length * chunk * B * H / 4
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 64])
+def test_a_triangular_system_is_solved(size: int) -> None:
+    rng = np.random.default_rng(size)
+    lower, wanted = np.tril(rng.normal(size=(2, 3, size, size)) / np.sqrt(size), -1), rng.normal(size=(2, 3, size, 4))
+    a, w = (jnp.asarray(x, jnp.float32) for x in (lower, wanted))
+    expected = np.linalg.solve(np.eye(size) + lower, wanted)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(solve(a, w), expected, atol=1e-5 * scale)
+    assert program_flops(solve, a[0, 0], w[0, 0]) == flops(size, 4)
+
+    def by_library(a: jax.Array, w: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(jnp.linalg.solve(jnp.eye(size) + a, w) / scale))
+
+    found = jax.grad(lambda a, w: jnp.sum(jnp.sin(solve(a, w) / scale)), argnums=(0, 1))(a, w)
+    for x, y in zip(found, jax.grad(by_library, argnums=(0, 1))(a, w), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5 * float(np.abs(y).max()))

@@ -70,6 +70,8 @@ def test_axes_tell_matrices_from_vectors():
     assert matrix(("layers", "embed", "heads", "head_dim")) == ((1,), (2, 3))
     assert matrix(("heads", "head_dim", "embed")) == ((0, 1), (2,))
     assert matrix(("layers", "expert", "embed", "mlp")) == ((2,), (3,))
+    assert matrix(("layers", "embed", "expert")) == ((1,), (2,))  # a router's
+    assert matrix(("layers", "expert", "mlp")) is None  # the biases of experts
     assert matrix(("layers", "kv_heads", "head_dim")) is None
     assert not hidden_matrix(("vocab", "embed")) and hidden_matrix(("embed", "mlp"))
     expected = {

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from lm.nn.cost import Cost
 from lm.nn.ssm.chunks import balanced, over_chunks
+from lm.nn.ssm.triangular import flops, solve
 from lm.shapes import Array, Bool, Float
 
 
@@ -57,14 +57,13 @@ def decayed_delta(
 
 
 def cost(length: int, chunk: int, groups: int, heads: int, n: int, p: int, *, delta: bool = False) -> Cost:
-    """The products of `decayed` over `length` tokens: whole chunks, the half of each that is masked too.
-
-    delta: those of `decayed_delta`, where the triangular solves (`size` p heads a token) are no products.
-    """
+    """The products of `decayed` over `length` tokens, or with `delta` of `decayed_delta`: whole chunks, the half of
+    each that is masked too."""
     count, size = balanced(length, chunk)
     scores, states = size * groups * n, heads * n * p
     a_token = scores + size * heads * (p + 1) + 2 * states + (scores + states if delta else 0)
-    return Cost(flops=2 * count * size * a_token, cache=states)
+    solves = count * heads * flops(size, p) if delta else 0
+    return Cost(flops=2 * count * size * a_token + solves, cache=states)
 
 
 # ---- inside a chunk: G groups of R heads, tokens t that read and s that are read ---------------------------------
@@ -111,7 +110,7 @@ def _write_deltas(
     lower = jnp.tril(overlap_BGts[:, :, None] * decays.within, -1) * jnp.moveaxis(beta, 1, -1)[..., None]
     wanted_BtGRP = (v - _read(k, state) * decays.start[..., None]) * beta[..., None]
     wanted_BGRtP = jnp.moveaxis(wanted_BtGRP, 1, -2)
-    u = lax.linalg.triangular_solve(lower, wanted_BGRtP, left_side=True, lower=True, unit_diagonal=True)
+    u = solve(lower, wanted_BGRtP)
     return _write_and_read(state, q, k, jnp.moveaxis(u, -2, 1).astype(v.dtype), decays)
 
 

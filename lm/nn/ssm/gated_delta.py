@@ -36,8 +36,7 @@ class GatedDeltaNet(Mixer):
     conv: taps of the causal convolution over queries, keys and values. norm: with the gate, over each head. conv_bias:
     after the convolution. chunk: tokens that are done at once; also between two states that the backward pass keeps.
 
-    Its FLOPs count the products inside chunks as they are done, the masked half too; not the triangular solve, of
-    about `chunk` value_width a head and token.
+    Its FLOPs count the products inside chunks as they are done, the masked half too.
     """
 
     heads: int
