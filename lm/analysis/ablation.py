@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from lm.analysis.compute import compute_items
 from lm.analysis.curves import curve_differences, loss_curves
 from lm.analysis.figures import DecodePoint, decode_speed, longest_context, loss_by_arm, paired_differences, tradeoff
 from lm.analysis.paired import ArmResult, Comparison, compare, mean_interval
@@ -15,6 +16,7 @@ from lm.analysis.report import Code, Plot, Report, Section, Table
 from lm.analysis.style import ArmStyle, arm_styles
 from lm.analysis.tables import arm_names, has, median, numbers, of_arm
 from lm.analysis.text import Column, either, is_missing, si
+from lm.analysis.watched import watched_items
 
 # what a model costs: equal for all seeds of an arm, and often for all arms
 COSTS = {
@@ -35,6 +37,7 @@ def ablation_report(
     runs: pd.DataFrame,
     curves: pd.DataFrame | None,
     decode: pd.DataFrame | None = None,
+    counted: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
     command: str = "",
     value: str = "heldout_loss",
@@ -45,7 +48,8 @@ def ablation_report(
     `runs` has a row for each run: arm, seed, `value`, and as far as they are known id, status, params,
     flops_per_token, kv_bytes_per_token, tokens, heldout_bpb, tokens_per_second (and its range,
     tokens_per_second_low and _high), seconds. `curves`: arm, seed, step, tokens, split ("train", "heldout"), loss.
-    `decode`: arm, context, batch, tokens_per_second, low, high, device.
+    `decode`: arm, context, batch, tokens_per_second, low, high, device. `counted`: n-gram models beside the arms:
+    order, seed, bits_per_byte, tokens, ngrams, seconds.
     What a table lacks is said to be missing; it is never 0.
     Raises TableError for an unknown baseline, or tables without what a comparison needs.
     """
@@ -59,6 +63,8 @@ def ablation_report(
         Section(heading="Question", items=tuple(asked)),
         Section(heading="Answer", items=tuple(headlines(result, main, point))),
         Section(heading="Arms", items=tuple(_main_section(main, result, point))),
+        Section(heading="Compute", items=tuple(_compute_items(runs, curves, counted, styles))),
+        Section(heading="Inside", items=tuple(watched_items(curves))),
         Section(heading="Loss", items=tuple(_loss_items(runs, curves, result, styles)), terminal=False),
         Section(heading="Speed and memory", items=tuple(_cost_items(runs, decode, result, styles)), terminal=False),
         Section(heading="Seeds", items=tuple(_seed_items(runs, result)), terminal=False),
@@ -325,6 +331,14 @@ def curve_items(curves: pd.DataFrame | None, styles: dict[str, ArmStyle], baseli
         caption = f"Held-out loss minus that of {baseline} over training, inside each seed: thin lines, and their mean."
         items += [Plot(name="curve_differences", figure=figure, caption=caption)] if figure else []
     return items
+
+
+def _compute_items(
+    runs: pd.DataFrame, curves: pd.DataFrame | None, counted: pd.DataFrame | None, styles: dict[str, ArmStyle]
+) -> list[Item]:
+    """Where arms spent the same compute on different amounts of text, or models that count stand beside them."""
+    tokens = {median(numbers(of_arm(runs, arm), "tokens")) for arm in arm_names(runs)}
+    return list(compute_items(curves, counted, styles)) if len(tokens) > 1 or counted is not None else []
 
 
 def _cost_items(

@@ -46,8 +46,8 @@ class Series:
 def with_lengths(
     report: Report, curves: pd.DataFrame, details: pd.DataFrame, named: Mapping[str, str], trained: int, baseline: str
 ) -> Report:
-    """The report of an ablation with a section on lengths. named: each measure's split -> what it adds to an arm's name;
-    trained: the length of the rows in training."""
+    """The report of an ablation with a section on lengths. named: each measure's split -> what it adds to an arm's
+    name; trained: the length of the rows in training."""
     found = series_of(curves, named)
     if not found:
         return report
@@ -93,7 +93,7 @@ def _name(arm: str, added: str) -> str:
 
 
 def length_table(found: Sequence[Series], trained: int) -> pd.DataFrame:
-    """A row a series: loss_N and its spread, late_N, and the change of late_N from the trained to the longest length."""
+    """A row a series: loss_N, its spread, late_N, and the change of late_N from the trained to the longest length."""
     longest = max(max(s.lengths()) for s in found)
     table = []
     for s in found:

@@ -28,12 +28,12 @@ class Lengths(Measure):
     """Loss (nats a token) of the same held-out text in rows of each of `lengths`, beyond the trained one or below it.
 
     The text is the rows of the longest length that lie in one document each, `rows` of them at most, spread evenly. For
-    a shorter length each is cut into several. So every length is asked for the same tokens; longer rows have more before
-    them, and a model that can use it does better there.
+    a shorter length each is cut into several. So every length is asked for the same tokens; in longer rows more stands
+    before them, and a model that can use it does better there.
 
     loss_N: the mean over rows of N tokens; late_N: over the second half of each, which for a doubled length is where no
-    row of half the length reaches. details: loss_N, at each position. A length that the model has no positions for has no
-    number. scaling: that of every RoPE in the model, for this measure alone, its factor being N over the trained length;
+    row of half the length reaches. details: loss_N, at each position. A length that the model has no positions for has
+    no number. scaling: of every RoPE in the model, for this measure alone, its factor being N over the trained length;
     a model without RoPE has no numbers then.
     """
 
@@ -69,7 +69,7 @@ class Lengths(Measure):
         whole = [row for row in source.heldout_batches() if (row["segments"] == 1).all()]
         if not whole:
             raise UserError(
-                f"measure {self.name}: no held-out document has a row of {longest} tokens; hold out more, or lower lengths"
+                f"measure {self.name}: no held-out document has a row of {longest} tokens; lower lengths, hold out more"
             )
         count = min(self.rows, len(whole))
         chosen = [whole[i * len(whole) // count] for i in range(count)]

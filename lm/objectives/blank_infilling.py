@@ -10,7 +10,7 @@ from lm.config import ConfigError, config
 from lm.data.tokenizers import Codec
 from lm.objectives.documents import Document, Pair
 from lm.objectives.pairs import Pairs, Room, check_share
-from lm.objectives.spans import composition, poisson_lengths, shared
+from lm.objectives.spans import placed, poisson_lengths, shared
 
 
 @config
@@ -65,10 +65,7 @@ class BlankInfilling(Pairs):
         most = min(self.marks, length - lost + 1)  # with a token between any two
         lengths = poisson_lengths(lost, self.span, most, rng)
         count = len(lengths)
-        # one more on each side than there need be: the first and the last of what stays may be empty
-        kept = composition(length - lost + 2, count + 1, rng) - np.eye(1, count + 1, dtype=int)[0]
-        edges = np.cumsum(np.stack([kept[:-1], lengths], axis=1).ravel())
-        pieces = np.split(tokens, edges)  # kept, blank, kept, ..., kept with the end of the document
+        pieces = np.split(tokens, placed(lengths, length, rng))  # kept, blank, kept, ..., kept
         source, target, weights = [pieces[0]], [], []
         for i in range(count):
             source += [[codec.vocab + i], pieces[2 * i + 2]]

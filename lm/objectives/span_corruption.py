@@ -10,7 +10,7 @@ from lm.config import ConfigError, config
 from lm.data.tokenizers import Codec
 from lm.objectives.documents import Document, Pair
 from lm.objectives.pairs import Pairs, Room, check_share
-from lm.objectives.spans import alternating, composition, shared
+from lm.objectives.spans import composition, placed, shared
 
 
 @config
@@ -19,9 +19,10 @@ class SpanCorruption(Pairs):
 
     Of the text of a row a share `rate` is taken out, round(rate n) of n tokens and of each document its part, in spans
     of `span` tokens on average: their number is rounded, and noise and rest are cut into so many spans at random, all
-    ways alike. A document begins with a span that stays and ends with one that is taken. In the source a sentinel
-    stands for each span; the target is each sentinel with its span, then `eot`. Sentinels ascend:
-    data.vocab, data.vocab + 1, ... in each document, `sentinels` of them. (The end of the document itself stays.)
+    ways alike, with at least one token between two. (The paper's program has each document end with a span, which for
+    one that loses a single span would always be its end.) In the source a sentinel stands for each span; the target is
+    each sentinel with its span, then `eot`. Sentinels ascend: data.vocab, data.vocab + 1, ... in each document,
+    `sentinels` of them. The end of the document itself stays.
 
     documents: how many documents in a row there is room for, at two more target tokens each; of more, and of documents
     too short to lose a token, some are left out.
@@ -65,13 +66,13 @@ class SpanCorruption(Pairs):
         self, tokens: np.ndarray, length: int, lost: int, count: int, rng: np.random.Generator, codec: Codec
     ) -> Pair:
         """Of a document whose text has `length` tokens, with `lost` of them in `count` spans."""
-        count = min(count, lost, length - lost, self.sentinels)
-        edges = alternating(composition(length - lost, count, rng), composition(lost, count, rng))
-        pieces = np.split(tokens, edges[1:])  # kept, taken, kept, ..., and the end of the document
-        source, target = [], []
+        count = min(count, lost, length - lost + 1, self.sentinels)
+        lengths = composition(lost, count, rng)
+        pieces = np.split(tokens, placed(lengths, length, rng))  # kept, taken, kept, ..., kept
+        source, target = [pieces[0]], []
         for i in range(count):
             sentinel = [codec.vocab + i]
-            source += [pieces[2 * i], sentinel]
+            source += [sentinel, pieces[2 * i + 2]]
             target += [sentinel, pieces[2 * i + 1]]
         written = np.concatenate([*target, [codec.eot]])
-        return Pair(np.concatenate([*source, pieces[-1]]), written, np.ones(len(written), np.float32))
+        return Pair(np.concatenate(source), written, np.ones(len(written), np.float32))

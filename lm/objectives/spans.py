@@ -19,9 +19,10 @@ def shared(sizes: Sequence[int] | np.ndarray, rate: float) -> np.ndarray:
     return np.diff(np.floor(rate * ends + 0.5).astype(np.int64))
 
 
-def alternating(kept: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Edges [2k + 1] of kept, taken, kept, ... spans of these lengths [k], the first kept."""
-    return np.concatenate([[0], np.cumsum(np.stack([kept, taken], axis=1).ravel())])
+def placed(lengths: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Starts and ends [2k] of spans of these lengths [k] in `total` tokens, at least one apart, all ways alike."""
+    kept = composition(total - int(lengths.sum()) + 2, len(lengths) + 1, rng)  # the outer two may be empty: one less
+    return np.cumsum(np.stack([kept[:-1], lengths], axis=1).ravel()) - 1
 
 
 def poisson_lengths(total: int, mean: float, most: int, rng: np.random.Generator) -> np.ndarray:

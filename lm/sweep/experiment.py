@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lm.config import ConfigError, config, get, is_config, replace, unknown
+from lm.early import NGram
 from lm.sweep.match import at_flops, matched, quantity
 from lm.train.run import Run
 
@@ -109,7 +110,8 @@ class Ablation(Experiment):
     "params", "active" (of them, for one token), "flops" (of a forward pass) or "kv_bytes" (of the cache). adjust: a
     path, or those of some arms by name; None: the feed-forward width, or for kv_bytes, which it can't change, the width
     of a head. budget: what of the training is equal, its "steps" or its "flops"; with those, arms of cheaper steps take
-    more of them, and read on where the others end. decode_contexts: lengths at which cached decoding is timed.
+    more of them, and read on where the others end. decode_contexts: lengths at which cached decoding is timed. ngrams:
+    models that count, for the report to show beside the arms.
     """
 
     base: Run
@@ -121,6 +123,7 @@ class Ablation(Experiment):
     budget: Literal["steps", "flops"] = "steps"
     seeds: int = 4
     decode_contexts: tuple[int, ...] = ()
+    ngrams: tuple[NGram, ...] = ()
 
     def __post_init__(self) -> None:
         self.check_seeds()
@@ -177,7 +180,8 @@ class Ablation(Experiment):
             run, what = arms[name][0], "" if one else f"{path}="
             left.append(f"{name} {what}{get(run, path)} ({100 * (quantity(run, self.match) / goal - 1):+.2f}%)")
         by = f"{self.match}: {min(paths.values())}" if one else self.match
-        return f"Matched to {self.baseline} by {by} in steps of {self.multiple}: {', '.join(left)}." + self._budget_note()
+        matched_by = f"Matched to {self.baseline} by {by} in steps of {self.multiple}: {', '.join(left)}."
+        return matched_by + self._budget_note()
 
     def _budget_note(self) -> str:
         if self.budget == "steps":

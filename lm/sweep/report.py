@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm.sharding import Layout
 from lm.sweep import study
+from lm.sweep.counted import ngram_table
 from lm.sweep.emergence import Emergence
 from lm.sweep.experiment import Ablation
 from lm.sweep.extrapolation import Extrapolation
@@ -28,7 +29,9 @@ def report(file: ExperimentFile, entries: tuple[Entry, ...], folder: Path, layou
     if isinstance(experiment, Ablation):
         runs, notes = with_training_speed(runs, entries, folder / "speeds.jsonl", layout)
         decode, more = decode_table(experiment, entries, folder / "speeds.jsonl")
-        tables |= {"runs": runs, "decode": decode, "notes": [experiment.match_note(), *notes, *more]}
+        counted = ngram_table(experiment, entries, folder / "ngrams.jsonl")
+        notes = [experiment.match_note(), *notes, *more]
+        tables |= {"runs": runs, "decode": decode, "counted": counted, "notes": notes}
     if isinstance(experiment, Emergence | Extrapolation):
         tables["details"] = details_table(entries)
     if isinstance(experiment, Search):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
+from lm.config import replace
 from lm.data import Data, Text
 from lm.data.dataset import Dataset, Source
 from lm.data.packing import Batch, Stream, concatenate
@@ -42,8 +42,6 @@ BOTH = EncoderDecoder(encoder=ENCODER, decoder=Decoder(**SIZES, block=READS))
 
 def of_bytes(model: Model) -> Any:
     """The model with a table for bytes and for what objectives add."""
-    from lm.config import replace
-
     tables = {"": ["vocab"], "body": ["body.vocab"], "encoder": ["encoder.vocab", "decoder.vocab"]}
     tables["generator"] = ["generator.body.vocab", "discriminator.body.vocab"]
     where = next(paths for name, paths in reversed(tables.items()) if not name or hasattr(model, name))
@@ -107,8 +105,3 @@ def write_text(folder: Path) -> Path:
     for i in range(40):
         (folder / f"{i}.txt").write_text("".join(rng.choice(list("abcdefgh. \n"), size=rng.integers(20, 200))))
     return folder
-
-
-@pytest.fixture(scope="session")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_text(tmp_path_factory.mktemp("text"))

@@ -38,18 +38,19 @@ def test_the_first_head_is_next_token_prediction():
 @pytest.mark.parametrize("k", [0, 1])
 def test_a_module_says_the_token_it_should_and_sees_none_later(k):
     """Its nats change with the target k + 1 places on, and its hidden states with no token after that of place k."""
-    batch = {name: np.asarray(x) for name, x in packed(1, rows=2).items()}
+    batch = packed(1, rows=2)
     segments, targets = batch["segments"], batch["targets"]
-    model, rows, length = param.merge(GRAPH, PARAMS), *targets.shape
+    ids = jnp.asarray(batch["positions"]), jnp.asarray(segments)
+    model, length = param.merge(GRAPH, PARAMS), targets.shape[1]
 
     def parts(targets: jax.Array) -> list[jax.Array]:
         """Hidden states of each module, as functions of the text behind position 0."""
         tokens = jnp.concatenate([jnp.asarray(batch["tokens"][:, :1]), targets[:, :-1]], axis=1)
-        h = model.hidden(tokens, batch["positions"], segments).h
+        h = model.hidden(tokens, *ids).h
         found = []
         for module in range(2):
             later = jnp.pad(targets[:, module:], ((0, 0), (0, module)))
-            h = model.ahead(module, h, later, batch["positions"], segments, Execution()).h
+            h = model.ahead(module, h, later, *ids, Execution()).h
             found.append(h)
         return found
 
@@ -69,12 +70,13 @@ def test_targets_stay_in_their_document_and_row():
     segments, targets, weights = batch["segments"], batch["targets"], batch["weights"]
     model = param.merge(GRAPH, PARAMS)
     found = jax.jit(lambda b: sums(MultiToken(), b).watched)(batch)
-    h = model.hidden(*(jnp.asarray(batch[n]) for n in ("tokens", "positions", "segments"))).h
+    ids = jnp.asarray(batch["positions"]), jnp.asarray(segments)
+    h = model.hidden(jnp.asarray(batch["tokens"]), *ids).h
     rows, length = targets.shape
     for k in (0, 1):
         embedded = np.zeros_like(targets)
         embedded[:, : length - k] = targets[:, k:]
-        h = model.ahead(k, h, embedded, batch["positions"], segments, Execution()).h
+        h = model.ahead(k, h, jnp.asarray(embedded), *ids, Execution()).h
         logp = np.asarray(jax.nn.log_softmax(model.decoder.logits(h)))
         total = 0.0
         for r in range(rows):

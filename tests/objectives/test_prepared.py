@@ -12,7 +12,7 @@ from lm.data import Data, DataError, Text, load
 from lm.data.packing import concatenate
 from lm.models import MTP, Classifier, Electra, Headed
 from lm.models.heads import token_classifier
-from lm.nn import Mask
+from lm.nn import Learned, Mask
 from lm.objectives import (
     BlankInfilling,
     Denoising,
@@ -30,7 +30,20 @@ from lm.objectives import (
     shapes,
 )
 from lm.objectives.documents import documents
-from tests.objectives.packed import BOTH, CAUSAL, CODEC, ENCODER, EXTRA, MASKED, PREFIX, Rows, packed, prepare
+from lm.objectives.draws import draws
+from tests.objectives.packed import (
+    BOTH,
+    CAUSAL,
+    CODEC,
+    ENCODER,
+    EXTRA,
+    MASKED,
+    PREFIX,
+    Rows,
+    packed,
+    prepare,
+    write_text,
+)
 
 ELECTRA = Electra(generator=MASKED, discriminator=Headed(body=ENCODER, head=token_classifier(1)))
 AHEAD = MTP(decoder=CAUSAL, block=CAUSAL.pattern[0])
@@ -69,14 +82,7 @@ def test_a_batch_is_a_function_of_seed_and_number_on_any_number_of_hosts(objecti
     assert equal(one, concatenate([dataset.batch(3, host, 4) for host in range(4)]))
     other = Prepared(Rows(seed=1), objective, model).batch(3)  # these rows have no order that a seed would change
     assert not equal(one, other)
-    again = Prepared(Rows(), objective, model).inner.batch(3)
-    assert not equal(one, objective.prepare(again, dataset_draws(4), CODEC, model))
-
-
-def dataset_draws(n: int) -> Any:
-    from lm.objectives.draws import draws
-
-    return draws(0, n, 0, 4, 4)
+    assert not equal(one, objective.prepare(dataset.inner.batch(3), draws(0, 4, 0, 4, 4), CODEC, model))
 
 
 @PARAMS
@@ -145,8 +151,8 @@ def test_next_token_reads_the_data_as_it_is():
     assert isinstance(prepared(dataset, Masked(), MASKED), Prepared)
 
 
-def test_a_batch_without_anything_to_predict_is_an_error(text):
-    data = Data(corpus=Text(path=str(text)), length=2, batch=1, heldout=0.2)
+def test_a_batch_without_anything_to_predict_is_an_error(tmp_path):
+    data = Data(corpus=Text(path=str(write_text(tmp_path))), length=2, batch=1, heldout=0.2)
     with pytest.raises(DataError, match="too short"):
         for n in range(20):
             Prepared(load(data), SPANS, BOTH).batch(n)
@@ -186,8 +192,6 @@ def test_one_that_can_is_not(objective, model):
 
 
 def test_the_real_lengths_are_checked_and_paid_for():
-    from lm.nn import Learned
-
     room = SPANS.room(48)
     assert SPANS.cost(BOTH, 48) == BOTH.cost(room.sources, room.targets)
     assert SPANS.cost(PREFIX, 48) == PREFIX.cost(room.both)

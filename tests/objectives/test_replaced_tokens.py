@@ -51,10 +51,9 @@ def test_each_part_learns_its_own_task_and_both_the_shared_table():
             assert generator_only[name] == 0, name
         else:  # nothing comes back through the draw
             assert size == pytest.approx(generator_only[name], rel=1e-4), name
-    table = "generator.body.embedding"
     shared = gradients(MODEL, 50.0)
-    assert "discriminator.body.embedding" not in shared
-    assert shared[table] > 2 * gradients(MODEL, 0.0)[table]
+    (table,) = (name for name in shared if name.endswith("body.embedding"))
+    assert shared[table] > 2 * gradients(MODEL, 0.0)[table] > 0
 
 
 def test_the_loss_is_the_papers():

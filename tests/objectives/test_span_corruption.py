@@ -98,7 +98,7 @@ def test_the_counts_of_one_document_are_those_of_the_paper(rate, span, n):
     assert (target >= CODEC.vocab).sum() == spans == (source >= CODEC.vocab).sum()
     assert found["targets"].shape[1] == len(target) == noise + spans + 1
     assert found["encoder_tokens"].shape[1] - len(source) in (0, 1)
-    assert source[0] < CODEC.vocab <= source[-1]
+    assert len(source) == n - noise + spans
 
 
 def test_a_row_of_documents_loses_the_rate():
@@ -124,6 +124,16 @@ def test_what_has_no_room_is_left_out_whole():
         assert read == set(pairs)
         left += len(parts) - len(pairs)
     assert left > 0
+
+
+def test_a_single_span_may_be_anywhere():
+    batch, starts = packed(rows=2, length=21, shortest=80, longest=80), []
+    for n in range(400):
+        found = prepare(SpanCorruption(rate=0.1, span=2.0), BOTH, batch, n=n)
+        source = found["encoder_tokens"][0][found["encoder_segments"][0] > 0]
+        starts.append(int(np.flatnonzero(source >= CODEC.vocab)[0]))
+    counts = np.bincount(starts)
+    assert len(counts) == 20 and abs(counts - 20).max() < 5 * np.sqrt(20)
 
 
 def test_all_ways_to_cut_are_equally_likely():

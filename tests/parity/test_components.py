@@ -11,10 +11,11 @@ from lm.models.presets import PRESETS, preset
 from lm.nn import GELU, ALiBi, LayerNorm, NTKScaling, RMSNorm, RoPE, SiLU, T5Bias
 from lm.nn.feedforward import Activation
 from lm.nn.norms import Norm
-from tests.parity.mapping import spec_of
 
 torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'lm[parity]'")
 transformers = pytest.importorskip("transformers", reason="parity tests need transformers: pip install 'lm[parity]'")
+
+from tests.parity.checks import spec_of  # noqa: E402
 
 F = torch.nn.functional
 

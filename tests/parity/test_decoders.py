@@ -44,6 +44,8 @@ def llama(**more: Any) -> Case:
 
 
 CASES: dict[str, Case] = {
+    "gpt1": ("OpenAIGPTLMHeadModel", GPT),
+    "gpt1-untied": ("OpenAIGPTLMHeadModel", {**GPT, "afn": "silu", "tie_word_embeddings": False}),
     "gpt2": ("GPT2LMHeadModel", {**GPT, "n_inner": 40, "layer_norm_epsilon": 1e-2}),
     "gpt2-untied": ("GPT2LMHeadModel", {**GPT, "activation_function": "relu", "tie_word_embeddings": False}),
     "llama-gqa": llama(rms_norm_eps=1e-2),
@@ -97,6 +99,18 @@ CASES |= {
     ),
     "falcon-gqa": ("FalconForCausalLM", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
     "bloom": ("BloomForCausalLM", {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 4, **SPECIAL}),
+    "mpt": (
+        "MptForCausalLM",
+        {
+            "vocab_size": VOCAB,
+            "d_model": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "max_seq_len": LENGTH,
+            **SPECIAL,
+            "attn_config": {"softmax_scale": 0.3},
+        },
+    ),
     "mistral-window": ("MistralForCausalLM", {**LLAMA, **rope("default"), "sliding_window": 7}),
     "mistral": ("MistralForCausalLM", {**LLAMA, **rope("default"), "sliding_window": None, "head_dim": 12}),
     "qwen2": ("Qwen2ForCausalLM", {**LLAMA, **rope("default"), "tie_word_embeddings": True}),

@@ -102,7 +102,7 @@ def test_qwen2_moe(normalized: bool) -> None:
     )
     block = theirs.Qwen2MoeSparseMoeBlock(config)
     state = drawn(block)
-    shared = {"score": {"weight": state["shared_expert_gate.weight"][0]}, "ff": dense("shared_expert", state)}
+    shared = {"score": {"weight": state["shared_expert_gate.weight"].T}, "ff": dense("shared_expert", state)}
     params = {"router": router(state), "experts": gated_experts(state), "shared": shared}
     spec = spec_of(SoftmaxTopK(k=3, normalized=normalized), shared=SigmoidGated(ff=GatedMLP(hidden=20)))
     agree(block, spec, params)

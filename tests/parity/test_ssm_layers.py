@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lm.hub.plan import nested
 from lm.nn import Mixer, RMSNorm, param
 from lm.nn.ssm import GatedDeltaNet, GateThenNorm, Mamba, Mamba2, NormThenGate
-from tests.parity.mapping import nested
 
 torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'lm[parity]'")
 transformers = pytest.importorskip("transformers", reason="parity tests need transformers: pip install 'lm[parity]'")

@@ -30,7 +30,7 @@ def test_quick_form_races_mixers_against_attention(tmp_path):
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
 def test_the_slope_of_a_power_law_is_its_power(power, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools" / "bench"))
-    import mixers
+    import mixers  # type: ignore[import-not-found]
 
     found = []
     for length in (128, 256, 512):

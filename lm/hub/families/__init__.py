@@ -5,10 +5,10 @@ from lm.hub.errors import HubError
 from lm.hub.families.bart import Bart, Marian, MBart, Pegasus
 from lm.hub.families.bert import Bert, Camembert, Roberta, XLMRoberta
 from lm.hub.families.bert_like import Albert, DistilBert, Electra
-from lm.hub.families.fused import Bloom, Falcon, GPTNeoX
+from lm.hub.families.fused import MPT, Bloom, Falcon, GPTNeoX
 from lm.hub.families.gemma import Gemma, Gemma2, Gemma3
 from lm.hub.families.glm import GLM, GLM4, Phi3
-from lm.hub.families.gpt2 import GPT2
+from lm.hub.families.gpt2 import GPT1, GPT2
 from lm.hub.families.llama import Llama
 from lm.hub.families.llama_like import Granite, Mistral, OLMo2, Qwen2, Qwen3
 from lm.hub.families.mamba import Bamba, Mamba1, Mamba2LM
@@ -20,10 +20,12 @@ from lm.hub.family import Family
 from lm.hub.fields import Fields
 
 FAMILIES: tuple[Family, ...] = (
+    GPT1(),
     GPT2(),
     GPTNeoX(),
     Falcon(),
     Bloom(),
+    MPT(),
     Llama(),
     Mistral(),
     Qwen2(),

@@ -8,7 +8,7 @@ from typing import Any
 from lm.hub import activations, rope
 from lm.hub.family import Family, Rule, Unfit, layered, linear, norm
 from lm.hub.fields import Fields
-from lm.hub.forms import ByHead, Dense, Flat, Form, Table
+from lm.hub.forms import ByHead, Dense, Flat, Form, Joined, Table
 from lm.models.decoder import Decoder
 from lm.nn.attention import Attention
 from lm.nn.bias import ALiBi
@@ -274,5 +274,68 @@ class Bloom(Fused):
             "n_layer": spec.layers,
             "n_head": mixer.heads,
             "layer_norm_epsilon": norm.epsilon,
+            "tie_word_embeddings": spec.tied,
+        }
+
+
+class MPT(Fused):
+    """MPT (MosaicML 2023): ALiBi, no biases, not even in the norms."""
+
+    types = ("mpt",)
+    architecture = "MptForCausalLM"
+    names = {"qkv": "attn.Wqkv", "out": "attn.out_proj", "up": "ffn.up_proj", "down": "ffn.down_proj"}  # noqa: RUF012
+    top = {  # noqa: RUF012
+        "embedding": "transformer.wte", "norm": "transformer.norm_f", "head": "lm_head", "layers": "transformer.blocks",
+    }  # fmt: skip
+
+    def order(self, mixer: Attention) -> Callable[[Form], Form]:
+        return Joined
+
+    def norm_names(self, block: Block) -> dict[str, str]:
+        return {"mixer": "norm_1", "ff": "norm_2"}
+
+    def read(self, fields: Fields) -> Decoder:
+        inner = Fields({"model_type": "mpt", **(fields("attn_config", None) or {})}, f"{fields.where}: attn_config")
+        for name, allowed in {
+            "attn_type": "multihead_attention",
+            "prefix_lm": False,
+            "qk_ln": False,
+            "alibi": True,
+        }.items():
+            inner.only(name, allowed)
+        inner.only("attn_uses_sequence_id", False)
+        inner.skip("attn_impl")
+        fields.only("no_bias", True)
+        fields.only("norm_type", "low_precision_layernorm")
+        fields.only("embedding_fraction", 1.0)
+        fields.only("expansion_ratio", 4)
+        fields.skip("learned_pos_emb", "init_device", "max_seq_len", "verbose", "init_config", "tokenizer_name")
+        heads, width = fields("n_heads", 16), fields("d_model", 2048)
+        norm = LayerNorm(epsilon=fields("layer_norm_epsilon", 1e-5), bias=False)
+        inner.only("alibi_bias_max", 8)  # transformers doesn't look at it
+        mixer = Attention(heads=heads, kv_heads=heads, position=ALiBi(), scale=inner("softmax_scale", None))
+        inner.finish()
+        return Decoder(
+            vocab=fields("vocab_size", 50368),
+            width=width,
+            layers=fields("n_layers", 24),
+            block=Block(mixer=mixer, ff=MLP(hidden=4 * width, activation=GELU(approximate=False)), norm=norm),
+            norm=norm,
+            tied=fields("tie_word_embeddings", True),
+        )
+
+    def write(self, spec: Any) -> dict[str, Any]:
+        _, mixer, _, norm = self.whole(spec)
+        if not isinstance(mixer.position, ALiBi):
+            raise Unfit("its attention has no ALiBi")
+        return {
+            "model_type": "mpt",
+            "architectures": [self.architecture],
+            "vocab_size": spec.vocab,
+            "d_model": spec.width,
+            "n_layers": spec.layers,
+            "n_heads": mixer.heads,
+            "layer_norm_epsilon": norm.epsilon,
+            "attn_config": {"softmax_scale": mixer.scale},
             "tie_word_embeddings": spec.tied,
         }

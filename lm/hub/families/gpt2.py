@@ -1,9 +1,9 @@
-"""GPT-2 (Radford et al. 2019)."""
+"""GPT (Radford et al. 2018) and GPT-2 (Radford et al. 2019)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from lm.hub import activations
 from lm.hub.family import Family, Rule, Unfit, flat, layered, norm, same
@@ -11,8 +11,8 @@ from lm.hub.fields import Fields
 from lm.hub.forms import Dense, Flat, Joined, Table, Transposed
 from lm.models.decoder import Decoder
 from lm.nn.attention import Attention
-from lm.nn.block import Block
-from lm.nn.feedforward import MLP
+from lm.nn.block import Block, PostNorm
+from lm.nn.feedforward import GELU, MLP, Activation, ReLU, SiLU
 from lm.nn.norms import LayerNorm
 from lm.nn.positions import Learned
 
@@ -22,6 +22,8 @@ QKV = ("mixer.query", "mixer.key", "mixer.value")
 class GPT2(Family):
     types = ("gpt2",)
     ignored = (".attn.bias", ".attn.masked_bias")
+    architecture: ClassVar[str] = "GPT2LMHeadModel"
+    tables: ClassVar[tuple[str, str]] = ("transformer.wte", "transformer.wpe")  # of tokens, of positions
 
     def read(self, fields: Fields) -> Decoder:
         fields.only("scale_attn_weights", True)
@@ -55,8 +57,8 @@ class GPT2(Family):
                 position=Learned(length=length),
             ):
                 return {
-                    "model_type": "gpt2",
-                    "architectures": ["GPT2LMHeadModel"],
+                    "model_type": self.types[0],
+                    "architectures": [self.architecture],
                     "vocab_size": spec.vocab,
                     "n_embd": spec.width,
                     "n_layer": spec.layers,
@@ -75,11 +77,11 @@ class GPT2(Family):
         return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
     def copies(self, spec: Decoder) -> dict[str, str]:
-        return {"lm_head.weight": "transformer.wte.weight"} if spec.tied else {}
+        return {"lm_head.weight": f"{self.tables[0]}.weight"} if spec.tied else {}
 
     def rules(self, spec: Decoder) -> Iterable[Rule]:
-        yield Rule(("embedding",), ("transformer.wte.weight",), Table(spec.vocab))
-        yield same("position.table", "transformer.wpe.weight")
+        yield Rule(("embedding",), (f"{self.tables[0]}.weight",), Table(spec.vocab))
+        yield same("position.table", f"{self.tables[1]}.weight")
         yield from norm("norm", "transformer.ln_f", spec.norm)
         if not spec.tied:
             yield Rule(("unembedding",), ("lm_head.weight",), Table(spec.vocab))
@@ -96,3 +98,42 @@ class GPT2(Family):
             yield flat(f"{ours}.bias", f"{theirs}.bias")
         yield from norm("norms.mixer", "ln_1", block.norm)
         yield from norm("norms.ff", "ln_2", block.norm)
+
+
+ACTIVATIONS: dict[str, Activation] = {"gelu": GELU(approximate=True), "relu": ReLU(), "swish": SiLU(), "silu": SiLU()}
+
+
+class GPT1(GPT2):
+    """Norms after each part and none at the end; "gelu" is its tanh form there."""
+
+    types = ("openai-gpt",)
+    architecture = "OpenAIGPTLMHeadModel"
+    tables = ("transformer.tokens_embed", "transformer.positions_embed")
+
+    def read(self, fields: Fields) -> Decoder:
+        width, heads = fields("n_embd", 768), fields("n_head", 12)
+        fields.skip("n_ctx", "n_special", "predict_special_tokens")
+        name = fields.only("afn", *ACTIVATIONS)
+        return Decoder(
+            vocab=fields("vocab_size", 40478),
+            width=width,
+            layers=fields("n_layer", 12),
+            block=Block(
+                mixer=Attention(heads=heads, kv_heads=heads, position=None, bias=True, output_bias=True),
+                ff=MLP(hidden=4 * width, activation=ACTIVATIONS[name], bias=True),
+                norm=LayerNorm(epsilon=fields("layer_norm_epsilon", 1e-5)),
+                residual=PostNorm(),
+            ),
+            position=Learned(length=fields("n_positions", 512)),
+            norm=None,
+            tied=fields("tie_word_embeddings", True),
+        )
+
+    def write(self, spec: Any) -> dict[str, Any]:
+        found = super().write(spec)
+        names = [name for name, activation in ACTIVATIONS.items() if activation == spec.block.ff.activation]
+        if not names:
+            raise Unfit(f"GPT has no name for {spec.block.ff.activation}")
+        return {name: found[name] for name in found if name not in ("n_inner", "activation_function")} | {
+            "afn": names[0]
+        }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from lm.models.decoder import Decoder
 from lm.nn.attention import gqa, mha
@@ -24,14 +25,16 @@ from lm.nn.positions import Learned
 from lm.nn.rope import Llama3Scaling, RoPE, RoPEScaling
 
 
-def gpt2_style(width: int, layers: int, *, heads: int, vocab: int = 50257, length: int = 1024) -> Decoder:
+def gpt2_style(
+    width: int, layers: int, *, heads: int, vocab: int = 50257, length: int = 1024, head_width: int | None = None
+) -> Decoder:
     """Pre-norm LayerNorm blocks with biases, GELU (tanh form), `length` learned positions, tied embeddings."""
     return Decoder(
         vocab=vocab,
         width=width,
         layers=layers,
         block=Block(
-            mixer=mha(heads, position=None, bias=True, output_bias=True),
+            mixer=mha(heads, head_width=head_width, position=None, bias=True, output_bias=True),
             ff=MLP(hidden=4 * width, activation=GELU(approximate=True), bias=True),
             norm=LayerNorm(epsilon=1e-5),
             residual=PreNorm(),
@@ -71,15 +74,21 @@ def llama_style(
     epsilon: float = 1e-5,
     base: float = 10000.0,
     scaling: RoPEScaling | None = None,
+    fraction: float = 1.0,
+    head_width: int | None = None,
+    **attention: Any,
 ) -> Decoder:
     """Pre-norm RMSNorm blocks with SwiGLU and RoPE, no biases.
 
     kv_heads None: as many as heads. hidden None: 8/3 width, rounded up to a multiple of 32, which gives the
-    feed-forward layer about the parameters of an ungated one of 4 width (Shazeer 2020, section 2).
+    feed-forward layer about the parameters of an ungated one of 4 width (Shazeer 2020, section 2). base, scaling and
+    fraction: of RoPE. attention: other fields of `Attention`, for the many models that differ from Llama in these.
     """
     if hidden is None:
         hidden = -(-8 * width // (3 * 32)) * 32
-    mixer = gqa(heads, kv_heads or heads, position=RoPE(base=base, scaling=scaling))
+    own_width = None if head_width is None or head_width * heads == width else head_width
+    position = RoPE(base=base, fraction=fraction, scaling=scaling)
+    mixer = gqa(heads, kv_heads or heads, head_width=own_width, position=position, **attention)
     norm = RMSNorm(epsilon=epsilon)
     return Decoder(
         vocab=vocab,

@@ -1,0 +1,81 @@
+"""What have thirty years of language models brought, at equal parameters and equal training compute?
+
+    lm sweep run experiments/history.py
+    lm sweep run experiments/history.py --preset smoke
+    lm sweep run experiments/history.py --preset rates
+
+12 runs.
+"""
+
+from typing import Any
+
+from experiments.base import smoke, tiny_decoder
+from lm.config import replace
+from lm.early import NGram
+from lm.models import Decoder
+from lm.nn import LSTM, MLP, Block, FixedWindow, LayerNorm, Learned, Mamba2, Plain, PostNorm, mha, swiglu
+from lm.sweep import Ablation
+
+RATE, LENGTH = "train.optimizer.learning_rate", 128
+state_space = Block(mixer=Mamba2(heads=2, head_width=64, state=64, chunk=32))
+llama = Block(mixer=mha(4), ff=swiglu(176))
+
+
+def before_residuals(mixer: Any, layers: int, **fields: Any) -> Decoder:
+    return Decoder(vocab=256, width=112, layers=layers, block=Block(mixer=mixer, norm=None, residual=Plain()), **fields)
+
+
+def of_width_64(layers: int, block: Block | tuple[Block, ...]) -> Decoder:
+    return Decoder(vocab=256, width=64, layers=layers, block=block)
+
+
+def gpt() -> Decoder:
+    attention = mha(4, position=None, bias=True, output_bias=True)
+    return Decoder(
+        vocab=256,
+        width=64,
+        layers=4,
+        block=Block(mixer=attention, ff=MLP(hidden=256, bias=True), norm=LayerNorm(), residual=PostNorm()),
+        position=Learned(length=LENGTH),
+        norm=None,
+        embed_std=0.02,
+    )
+
+
+# name -> the model, what makes it as large as the first one, and its learning rate, the best of RATES by --preset rates
+MODELS: dict[str, tuple[Decoder, str, float]] = {
+    "Llama, 2023": (of_width_64(4, llama), "model.block.ff.hidden", 3e-3),
+    "NNLM, 2003": (
+        before_residuals(FixedWindow(tokens=16), 1, norm=None, tied=False, head_bias=True), "model.width", 3e-3,
+    ),
+    "LSTM, 1997": (before_residuals(LSTM(), 2, norm=None), "model.width", 3e-3),
+    "GPT, 2018": (gpt(), "model.block.ff.hidden", 3e-3),
+    "Mamba-2, 2024": (of_width_64(6, state_space), "model.block.mixer.state", 3e-3),
+    "Mamba-2 and attention": (of_width_64(6, (state_space, state_space, llama)), "model.block.2.ff.hidden", 3e-3),
+}  # fmt: skip
+RATES = (1e-3, 3e-3, 1e-2)
+
+experiment = Ablation(
+    base=replace(tiny_decoder(), {"data.length": LENGTH, "train.steps": 600, "record.evaluations": 2}),
+    arms={name: {"model": model, RATE: rate} for name, (model, _, rate) in MODELS.items()},
+    match="params",
+    adjust={name: path for name, (_, path, _) in MODELS.items()},
+    multiple=2,
+    budget="flops",
+    seeds=2,
+    ngrams=tuple(NGram(order=order) for order in (2, 3, 4, 6)),
+)
+
+tried = [(f"{name}, {rate:g}", one, rate) for name, one in MODELS.items() for rate in RATES]
+presets = {
+    "smoke": smoke(),
+    "rates": {
+        "arms": {label: {"model": model, RATE: rate} for label, (model, _, _), rate in tried},
+        "adjust": {label: path for label, (_, path, _), _ in tried},
+        "base.train.steps": 150,
+        "base.seed": 100,  # no seed of the experiment itself
+        "base.data.seed": 100,
+        "seeds": 1,
+        "ngrams": (),
+    },
+}
