@@ -56,7 +56,7 @@ MODELS: dict[str, tuple[Decoder, str, float]] = {
 RATES = (1e-3, 3e-3, 1e-2)
 
 experiment = Ablation(
-    base=replace(tiny_decoder(), {"data.length": LENGTH, "train.steps": 600, "record.evaluations": 2}),
+    base=replace(tiny_decoder(), {"data.length": LENGTH, "train.steps": 400, "record.evaluations": 2}),
     arms={name: {"model": model, RATE: rate} for name, (model, _, rate) in MODELS.items()},
     match="params",
     adjust={name: path for name, (_, path, _) in MODELS.items()},
@@ -72,7 +72,7 @@ presets = {
     "rates": {
         "arms": {label: {"model": model, RATE: rate} for label, (model, _, _), rate in tried},
         "adjust": {label: path for label, (_, path, _), _ in tried},
-        "base.train.steps": 150,
+        "base.train.steps": 100,
         "base.seed": 100,  # no seed of the experiment itself
         "base.data.seed": 100,
         "seeds": 1,

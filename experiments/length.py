@@ -32,7 +32,7 @@ experiment = Extrapolation(
         tiny_decoder(),
         {
             "data.length": TRAINED,
-            "train.steps": 400,
+            "train.steps": 300,
             "record.evaluations": 0,  # but at the end
             "record.measures": measures(rows=128),
         },

@@ -6,6 +6,7 @@ A new config class is found by itself; it must be part of one of the BASES, each
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import types
 from collections.abc import Callable, Iterator
@@ -26,7 +27,19 @@ from lm import sharding
 from lm.analysis.emergence.figures import panels_figure
 from lm.analysis.scaling import ladder as ladder_module
 from lm.config import ConfigError, _classes, components, get, hints, is_config, options, replace, strip
-from lm.data import BPE, Data, HuggingFace, Jsonl, Parquet, TaskData, Text, huggingface, load
+from lm.data import (
+    BPE,
+    Data,
+    HuggingFace,
+    Jsonl,
+    Parquet,
+    TaskData,
+    Text,
+    TokenizerFile,
+    huggingface,
+    load,
+    tokenizer_file,
+)  # fmt: skip
 from lm.data.synthetic import (
     Addition,
     Copying,
@@ -48,9 +61,10 @@ from lm.data.synthetic import (
     WordUnscramble,
 )
 from lm.data.synthetic.task import uniforms
+from lm.data.tokenizer_files import END, as_tokenizer_json
 from lm.early import CBOW, GloVe, NGram, Word2Vec, stream
 from lm.errors import UserError
-from lm.evals import Answers, Estimates, Kinds, Positions
+from lm.evals import Answers, Estimates, Kinds, Lengths, Positions
 from lm.infer import Greedy, Sample
 from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
@@ -86,6 +100,7 @@ from lm.sweep import (
     uniform,
 )
 from lm.sweep.experiment import Ablation, Experiment, Sweep
+from lm.sweep.extrapolation import Extrapolation
 from lm.sweep.ladder import Ladder, Rung
 from lm.sweep.launchers import GKE, GPU, TPU, Bucket, SkyPilot, Slurm, Volume
 from lm.sweep.launchers.work import Work
@@ -113,6 +128,7 @@ from lm.train.loop import Machine, Pruned, train
 from lm.train.measure import Measure
 from lm.train.rows import read
 from lm.train.step import Program
+from tests import model_bases
 from tests.analysis.emergence.made import table
 from tests.tiny import LENGTH, MODELS, packed
 
@@ -180,6 +196,11 @@ def see_data(data: Data) -> Any:
     return [{name: x.tolist() for name, x in batch.items()} for batch in batches]
 
 
+def see_tokenizer(tokenizer: TokenizerFile) -> Any:
+    codec = tokenizer.train(())
+    return codec.bos, codec.eot, codec.vocab, codec.encode("a b").tolist()
+
+
 def see_hub(corpus: HuggingFace) -> Any:
     """What is asked of the library, which is replaced: there is no hub in a test."""
     asked: list[Any] = []
@@ -214,12 +235,13 @@ def see_rules(rules: ShardingRules) -> Any:
 
 
 def see_experiment(experiment: Any) -> Any:
-    from lm.sweep import speeds
+    from lm.sweep import counted, speeds
 
     planned = [(plan.label, repr(plan.run)) for plan in experiment.planned()]
     if not isinstance(experiment, Ablation):
         return planned
     timed: list[int] = []
+    asked: list[str] = []
 
     def time(model: Any, context: int, batch: int) -> dict[str, Any]:
         timed.append(context)
@@ -230,7 +252,12 @@ def see_experiment(experiment: Any) -> Any:
         patch.setattr(speeds, "decode_speed", time)
         patch.setattr(speeds, "finished", lambda entries: done)
         speeds.decode_table(experiment, (), Path(_scratch("decode"), "table"))
-    return planned, timed
+        entry = types.SimpleNamespace(planned=experiment.planned()[0], data="")
+        patch.setattr(counted, "reading_most", lambda entries: {0: entry})
+        patch.setattr(counted, "kept", lambda path: {})
+        patch.setattr(counted, "counted", lambda ngram, run: asked.append(repr(ngram)) or {})
+        counted.ngram_table(experiment, (), Path(_scratch("counted"), "table"))
+    return planned, timed, asked
 
 
 def see_ladder(ladder: Ladder) -> Any:
@@ -504,6 +531,12 @@ def measures() -> Iterator[Run]:
         yield Run(model=model, data=TaskData(task=task), train=Training(steps=1), record=record)
 
 
+def extrapolation(ablation: Ablation) -> Extrapolation:
+    fields = {name: getattr(ablation, name) for name in hints(Ablation)}
+    base = replace(ablation.base, {"record.measures": (Lengths(lengths=(4, 8)),)})
+    return Extrapolation(**{**fields, "base": base})
+
+
 def emergence(run: Run) -> Emergence:
     panels = (Panel(title="a", metrics=("heldout.loss",)), Panel(title="b", metrics=("heldout.accuracy",)))
     return Emergence(
@@ -549,8 +582,12 @@ def bases() -> tuple[Base, ...]:
     training = Training(steps=20, ema=0.9)
     arms = {"a": gqa(4, 4), "b": gqa(4, 1)}
     matched = Ablation(base=replace(run, {"model": MODELS["gqa"]}), arms=arms, at="model.block.mixer", match="params")
+    with_lengths = replace(run, {"record.measures": (Lengths(lengths=(4, 8), rows=4),), "data.length": 4})
+    ablations = (matched, extrapolation(matched))
     return (
         *(Base(model, see_model) for model in MODELS.values()),
+        *(Base(model, model_bases.see) for model in model_bases.MODELS),
+        Base(tokenizer_of_a_file(), see_tokenizer),
         *(
             Base(wide_heads(scaling), see_model)
             for scaling in (YaRN(factor=4.0, original_length=4096), Llama3Scaling())
@@ -568,8 +605,9 @@ def bases() -> tuple[Base, ...]:
         *(Base(sampler, see_sampler) for sampler in (Greedy(), Sample())),
         Base(sharding.fsdp_tp(), see_rules),
         Base(Sweep(base=run, points=({"seed": 1}, {"seed": 2})), see_experiment),
-        Base(replace(matched, {"match": None, "decode_contexts": (4,)}), see_experiment),
-        Base(matched, see_experiment),
+        *(Base(replace(kind, {"match": None, "decode_contexts": (4,)}), see_experiment) for kind in ablations),
+        *(Base(kind, see_experiment) for kind in ablations),
+        Base(with_lengths, see_measures),
         Base(LRTransfer(base=replace(run, {"model": MODELS["mha"]}), widths=(8, 16), rates=RATES), see_experiment),
         Base(SeedNoise(base=run, variant={"train.clip": None}, seeds=3, crossed=2), see_experiment),
         Base(Ladder(base=replace(run, {"model": MODELS["mha"]}), rungs=RUNGS, floor=1.5), see_ladder),
@@ -613,6 +651,7 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Slurm", "setup"): [("module load cuda",)],
     ("Slurm", "more"): [{"qos": "low"}],
     ("Attention", "position"): [None],
+    ("TokenizerFile", "digest"): ["0"],
     ("Attention", "qk_norm"): [None],
     ("LongRoPE", "short"): [(1.0, 3.0)],
     ("LongRoPE", "long"): [(2.0, 8.0)],
@@ -635,9 +674,17 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Emergence", "arms"): [{"only": {}, "another": {"train.init_scale": 2.0}}],
     ("Emergence", "sizes"): [{"one": {"train.clip": 0.5}}],
     ("Published", "tasks"): [("hard",)],
-    ("Ablation", "at"): ["model.block.mixer.position"],
-    ("Ablation", "adjust"): ["model.block.mixer.head_width"],
-    ("Ablation", "arms"): [{"a": mha(4), "b": mha(4, mask=Mask(window=2))}],
+    **{
+        (kind, field): value
+        for kind in ("Ablation", "Extrapolation")
+        for field, value in {
+            "at": ["model.block.mixer.position"],
+            "adjust": ["model.block.mixer.head_width"],
+            "arms": [{"a": mha(4), "b": mha(4, mask=Mask(window=2))}],
+            "ngrams": [(NGram(order=1),)],
+        }.items()
+    },
+    ("Lengths", "lengths"): [(2, 8)],
     ("Training", "parametrization"): [MuP(base_width=4)],
     ("LRTransfer", "widths"): [(4, 16)],
     ("LRTransfer", "rates"): [(1e-3, 2e-3, 4e-3)],
@@ -670,6 +717,14 @@ def owned(value: Any) -> Iterator[tuple[str, Any]]:
     """Those that the way to look at a base is about: of an experiment not its run, all of which is in its plans."""
     apart = ("base",) if isinstance(value, Experiment) else ()
     return ((path, node) for path, node in nodes(value) if path.split(".")[0] not in apart)
+
+
+def tokenizer_of_a_file() -> TokenizerFile:
+    folder = Path(_scratch("tokenizer"))
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text(as_tokenizer_json(BPE(vocab=270).train(["a b c aa ab"])))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END}))
+    return tokenizer_file(folder)
 
 
 @cache

@@ -226,16 +226,10 @@ def line_labels(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, s
 
 def spread_apart(spots: Sequence[float], gap: float) -> list[float]:
     """Rising numbers, moved as little as may be (in squares) until neighbours are `gap` apart."""
-    groups: list[tuple[float, int]] = []  # the lowest place of each run of touching ones, and how many they are
-    for i, spot in enumerate(spots):
-        total, count = spot, 1
-        while groups and groups[-1][0] + groups[-1][1] * gap > total:
-            low, before = groups.pop()
-            total = (low * before + (total - before * gap) * count) / (before + count)
-            count += before
-        groups.append((total, count))
-        assert sum(n for _, n in groups) == i + 1
-    return [low + k * gap for low, count in groups for k in range(count)]
+    from scipy.optimize import isotonic_regression
+
+    steps = gap * np.arange(len(spots))
+    return (isotonic_regression(np.array(spots) - steps).x + steps).tolist() if len(spots) else []
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:

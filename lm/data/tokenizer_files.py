@@ -14,6 +14,7 @@ import numpy as np
 from lm.config import config
 from lm.data.errors import DataError
 from lm.data.tokenizers import BPECodec, ByteCodec, Codec, Tokenizer, byte_letters, library
+from lm.files import reason
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
 MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm")
@@ -37,10 +38,14 @@ class TokenizerFile(Tokenizer):
 
     def train(self, documents: Iterable[str]) -> Codec:
         del documents
-        content = Path(self.path).read_bytes()
-        if _digest(content) != self.digest:
+        try:
+            content = Path(self.path).read_bytes()
+        except OSError as error:
+            raise DataError(f"can't read the tokenizer {self.path}: {reason(error)}") from error
+        codec = self.loads(_text(Path(self.path), content))
+        if (_digest(content), codec.vocab) != (self.digest, self.vocab):
             raise DataError(f"{self.path} isn't the tokenizer it was: its digest is {_digest(content)}")
-        return self.loads(_text(Path(self.path), content))
+        return codec
 
     def loads(self, text: str) -> Codec:
         return _codec(text, self.bos, self.eos)

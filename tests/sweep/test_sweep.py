@@ -9,7 +9,7 @@ from lm import data
 from lm.config import ConfigError, get, replace
 from lm.data import Data, Text
 from lm.models import Decoder
-from lm.nn import MLP, Block, gqa, mha, mqa, swiglu
+from lm.nn import MLP, Block, MoE, gqa, mha, mqa, swiglu
 from lm.sweep import Ablation, Sweep, grid
 from lm.sweep import execute as execute_module
 from lm.sweep.execute import BadMachine, Outcome, Worker
@@ -88,6 +88,39 @@ def test_kv_bytes_are_matched_by_the_width_of_a_head(base):
     assert arms["MQA"][0].model.block.mixer.head_width == 32
     with pytest.raises(ConfigError, match="doesn't depend"):
         replace(ablation, {"adjust": "model.block.ff.hidden"}).arms_resolved()
+
+
+def test_active_parameters_are_matched_in_each_arm_by_a_path_of_its_own(base):
+    base = replace(base, {"model.width": 64, "model.block.ff": swiglu(96)})
+    experts = "model.block.ff.expert.hidden"
+    ablation = Ablation(
+        base=base,
+        at="model.block.ff",
+        arms={"dense": swiglu(96), "plain": MLP(hidden=8), "experts": MoE(expert=swiglu(8), experts=4)},
+        match="active",
+        adjust={"experts": experts},
+        multiple=1,
+    )
+    arms = {name: run for name, (run, _) in ablation.arms_resolved().items()}
+    goal = quantity(arms["dense"], "active")
+    assert arms["plain"].model.block.ff.hidden == 144 and 40 < get(arms["experts"], experts) < 48
+    assert abs(quantity(arms["experts"], "active") / goal - 1) < 0.003
+    idle = 2 * 2 * 3 * 64 * get(arms["experts"], experts)  # of two experts in each of two layers
+    assert quantity(arms["experts"], "params") == quantity(arms["experts"], "active") + idle
+    assert f"plain model.block.ff.hidden=144 (+0.00%), experts {experts}=" in ablation.match_note()
+    with pytest.raises(ConfigError, match="adjust: there is no arm 'expert'; did you mean 'experts'"):
+        replace(ablation, {"adjust": {"expert": experts}})
+
+
+def test_equal_training_flops_are_more_steps_for_cheaper_ones(base):
+    arms = {"deep": {}, "shallow": {"model.layers": 1}}
+    ablation = Ablation(base=replace(base, {"train.steps": 100}), arms=arms, budget="flops", seeds=1)
+    deep, shallow = ablation.planned()
+    assert deep.run.train.steps == 100 < shallow.run.train.steps == shallow.point["train.steps"]
+    step = shallow.run.flops / shallow.run.train.steps
+    assert abs(shallow.run.flops - deep.run.flops) <= step / 2
+    assert f"deep 100 (+0.00%), shallow {shallow.run.train.steps} (" in ablation.match_note()
+    assert [p.run.train.steps for p in replace(ablation, {"budget": "steps"}).planned()] == [100, 100]
 
 
 def test_a_finished_run_is_never_run_twice_and_a_failed_one_does_not_end_the_rest(base, tmp_path):

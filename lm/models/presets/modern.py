@@ -1,13 +1,13 @@
 """Dense decoders since 2022: Llama's shape with a few parts changed, and those with parallel blocks or ALiBi before it.
 
-Mistral: Jiang et al. 2023, table 1. Qwen1.5, 2 and 2.5: Yang et al. 2024, table 1, and the releases. Qwen3: Yang et al.
-2025, table 1. Gemma: Gemma Team 2024, table 1; Gemma 2: Gemma Team 2024, table 1; Gemma 3 (the text part alone): Gemma
-Team 2025, table 1. Granite 3.0: its release, October 2024. GLM-4: Team GLM 2024. OLMo 2: Team OLMo 2025, table 3. Phi-3:
-Abdin et al. 2024, section 2; Phi-4 likewise. Falcon: Almazrouei et al. 2023, table 14. BLOOM: Scao et al. 2022, table 3.
-Baichuan: Baichuan Inc. 2023. LLaDA: Nie et al. 2025, appendix B.
+Mistral: Jiang et al. 2023, table 1. Qwen2: Yang et al. 2024, table 1; Qwen1.5 and 2.5: their releases. Qwen3: Yang et
+al. 2025, table 1. Gemma: Gemma Team 2024, table 1; Gemma 2: Gemma Team 2024, table 1; Gemma 3 (the text part alone):
+Gemma Team 2025, section 2. Granite 3.0: its release, October 2024. GLM-4: Team GLM 2024; ChatGLM2: its release. OLMo 2:
+Team OLMo 2025. Phi-3: Abdin et al. 2024, section 2; Phi-4 likewise. Falcon: Almazrouei et al. 2023. BLOOM: Scao et al.
+2022. Baichuan: its releases, 2023. LLaDA: Nie et al. 2025, appendix.
 
-Vocabularies as they are padded, epsilons of norms and RoPE's base and scaling are those of the configurations released
-with the base models. GLM's and Baichuan's code turns neighbouring pairs of a head, which is the same model with the
+What these leave out is from the configurations released with the base models: vocabularies as they are padded, epsilons
+of norms, RoPE's base and scaling. GLM's code turns neighbouring pairs of a head, which is the same model with the
 channels of queries and keys in another order.
 """
 
@@ -33,25 +33,27 @@ from lm.nn.rope import LinearScaling, RoPE
 
 def mistral_style(width: int, layers: int, *, window: int | None = None, **shape: Any) -> Decoder:
     """Llama with a window in every layer, where it has one. shape: see `llama_style`."""
-    return llama_style(width, layers, **{"tied": False, "mask": Mask(window=window)} | shape)
+    own: dict[str, Any] = {"tied": False, "mask": Mask(window=window)}
+    return llama_style(width, layers, **own | shape)
 
 
 def qwen2_style(width: int, layers: int, **shape: Any) -> Decoder:
     """Llama with biases on queries, keys and values. shape: see `llama_style`."""
-    return llama_style(width, layers, **QWEN | {"bias": True} | shape)
+    return llama_style(width, layers, **{**QWEN, "bias": True, **shape})
 
 
 def qwen3_style(width: int, layers: int, **shape: Any) -> Decoder:
     """Llama with heads of 128 whatever the width, and a norm on each query and key. shape: see `llama_style`."""
-    return llama_style(width, layers, **QWEN | {"head_width": 128, "qk_norm": RMSNorm(epsilon=1e-6)} | shape)
+    return llama_style(width, layers, **{**QWEN, "head_width": 128, "qk_norm": RMSNorm(epsilon=1e-6), **shape})
 
 
-QWEN = {"vocab": 151936, "tied": False, "epsilon": 1e-6, "base": 1e6}
+QWEN: dict[str, Any] = {"vocab": 151936, "tied": False, "epsilon": 1e-6, "base": 1e6}
 
 
 def gemma_style(width: int, layers: int, **shape: Any) -> Decoder:
     """GeGLU, wide heads, embeddings multiplied by sqrt(width), norms with scales of 1 + w. shape: see `llama_style`."""
-    model = llama_style(width, layers, **{"vocab": 256000, "head_width": 256} | shape)
+    own: dict[str, Any] = {"vocab": 256000, "head_width": 256}
+    model = llama_style(width, layers, **own | shape)
     parts = {"block.ff.activation": GELU(approximate=True), "block.norm": GEMMA_NORM, "norm": GEMMA_NORM}
     return replace(model, {**parts, "embed_scale": None})
 
@@ -74,7 +76,7 @@ def gemma3_style(
     width: int, layers: int, *, window: int = 1024, scaled_as: int = 256, vocab: int = 262208, **shape: Any
 ) -> Decoder:
     """Five layers with a window and RoPE of base 10000 to one without; norms on queries and keys, no caps."""
-    own = {"vocab": vocab, "base": 1e6, "qk_norm": GEMMA_NORM, "scale": 1 / math.sqrt(scaled_as)}
+    own: dict[str, Any] = {"vocab": vocab, "base": 1e6, "qk_norm": GEMMA_NORM, "scale": 1 / math.sqrt(scaled_as)}
     model = gemma_style(width, layers, **own | shape)
     block = replace(model.block, {"residual": Sandwich()})
     local = replace(block, {"mixer.mask.window": window, "mixer.position": RoPE()})
@@ -82,22 +84,23 @@ def gemma3_style(
 
 
 def granite_style(width: int, layers: int, *, heads: int, logits: float, **shape: Any) -> Decoder:
-    """Llama with muP's multipliers: scores divided by the head's width, logits by `logits`. shape: see `llama_style`."""
-    own = {"vocab": 49155, "kv_heads": 8, "scale": heads / width}
+    """Llama with muP's multipliers: scores are divided by the head's width, logits by `logits`. shape: as there."""
+    own: dict[str, Any] = {"vocab": 49155, "kv_heads": 8, "scale": heads / width}
     model = llama_style(width, layers, heads=heads, **own | shape)
     return replace(model, {"block.residual.scale": 0.22, "embed_scale": 12.0, "logit_scale": 1 / logits})
 
 
 def olmo2_style(width: int, layers: int, **shape: Any) -> Decoder:
     """Norms on what the parts give, and on queries and keys over all heads together. shape: see `llama_style`."""
-    own = {"vocab": 100352, "tied": False, "epsilon": 1e-6, "base": 500000.0}
-    model = llama_style(width, layers, **own | {"qk_norm": AcrossHeads(norm=RMSNorm(epsilon=1e-6))} | shape)
+    own: dict[str, Any] = {"vocab": 100352, "tied": False, "epsilon": 1e-6, "base": 500000.0}
+    own["qk_norm"] = AcrossHeads(norm=RMSNorm(epsilon=1e-6))
+    model = llama_style(width, layers, **own | shape)
     return replace(model, {"block.residual": OutputNorm()})
 
 
 def glm_style(width: int, layers: int, **shape: Any) -> Decoder:
     """Llama with biases on queries, keys and values, and RoPE on half of each head. shape: see `llama_style`."""
-    own = {"heads": 32, "kv_heads": 2, "hidden": 13696, "tied": False, "bias": True, "fraction": 0.5}
+    own: dict[str, Any] = {"heads": 32, "kv_heads": 2, "hidden": 13696, "tied": False, "bias": True, "fraction": 0.5}
     return llama_style(width, layers, **own | shape)
 
 
@@ -129,7 +132,7 @@ def _baichuan_13b() -> Decoder:
 
 def llada_style(width: int, layers: int, **shape: Any) -> Decoder:
     """Llama that sees both sides of a token, to be trained with `MaskedDiffusion`. shape: see `llama_style`."""
-    own = {"vocab": 126464, "tied": False, "base": 500000.0, "mask": Mask(causal=False)}
+    own: dict[str, Any] = {"vocab": 126464, "tied": False, "base": 500000.0, "mask": Mask(causal=False)}
     return llama_style(width, layers, **own | shape)
 
 
