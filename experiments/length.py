@@ -32,9 +32,9 @@ experiment = Extrapolation(
         tiny_decoder(),
         {
             "data.length": TRAINED,
-            "train.steps": 300,
+            "train.steps": 250,
             "record.evaluations": 0,  # but at the end
-            "record.measures": measures(rows=128),
+            "record.measures": measures(rows=64),
         },
     ),
     arms={

@@ -10,7 +10,7 @@ from flax import nnx
 
 from lm.config import replace
 from lm.models import Classifier, Embedding, EncoderDecoder, Headed, MaskedLM, Model
-from lm.nn import GELU, LayerNorm, RMSNorm, param
+from lm.nn import GELU, LayerNorm, RMSNorm, cross_attention, param
 from tests.models.test_encoders import ALBERT, BART, BERT, T5
 
 LENGTH = 8
@@ -28,6 +28,12 @@ MODELS: tuple[Model, ...] = (
     replace(T5, {"decoder.head_bias": True, "decoder.tied": False}),
     *(Headed(body=BERT, head=head) for head in HEADS),
 )
+
+HINTS: dict[tuple[str, str], list[Any]] = {
+    ("Cross", "attention"): [cross_attention(2).attention],
+    ("Encoder", "first"): [(replace(BERT.pattern[0], {"ff": None}),)],
+    ("EncoderDecoder", "decoder"): [replace(T5.decoder, {"softcap": 1.0})],
+}
 
 
 def see(model: Any) -> Any:

@@ -652,6 +652,9 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Slurm", "more"): [{"qos": "low"}],
     ("Attention", "position"): [None],
     ("TokenizerFile", "digest"): ["0"],
+    ("PreNorm", "unnormed"): [("mixer",)],
+    ("Decoder", "first"): [(MODELS["mha"].pattern[0],)],
+    **model_bases.HINTS,
     ("Attention", "qk_norm"): [None],
     ("LongRoPE", "short"): [(1.0, 3.0)],
     ("LongRoPE", "long"): [(2.0, 8.0)],
@@ -795,7 +798,9 @@ def _shows(index: int, where: str, value: Any) -> bool:
         return True
 
 
-FIELDS = [(cls, field) for cls in _classes.values() if cls.__module__.startswith("lm.") for field in hints(cls)]
+PARTS = (Layers, Trunk)  # of decoders and encoders, which have their fields
+CLASSES = [cls for cls in _classes.values() if cls.__module__.startswith("lm.") and cls not in PARTS]
+FIELDS = [(cls, field) for cls in CLASSES for field in hints(cls)]
 
 
 @pytest.mark.parametrize(("cls", "field"), FIELDS, ids=lambda x: x if isinstance(x, str) else x.__name__)

@@ -148,22 +148,22 @@ def loss_by_position(
     details: pd.DataFrame, named: Mapping[str, str], styles: Mapping[str, ArmStyle], trained: int, longest: int
 ) -> Figure | None:
     """The loss over the position in the longest rows. None where no series has positions for them."""
-    mine = details.loc[details["name"] == f"loss_{longest}"]
-    mine = mine.loc[[split in named for split in mine["split"].tolist()]]
-    if not len(mine):
+    found: dict[str, dict[Hashable, list[float]]] = {}
+    for row in rows(details):
+        if row["split"] in named and row["name"] == f"loss_{longest}":
+            seeds = found.setdefault(_name(row["arm"], named[row["split"]]), {})
+            seeds.setdefault(row["seed"], []).append(row["value"])
+    if not found:
         return None
     figure, (axes,) = canvas(9.2, 5.2)
     ends = []
-    for (arm, split), rows_of in mine.groupby(["arm", "split"], sort=False):
-        name = _name(str(arm), named[str(split)])
-        by_seed = rows_of.pivot_table(index="seed", columns="index", values="value").to_numpy()
+    for name, seeds in found.items():
+        mean = np.mean(list(seeds.values()), axis=0)
         each = max(1, longest // BINS)
-        bins = by_seed[:, : each * (longest // each)].reshape(len(by_seed), -1, each).mean(axis=2)
-        x = (np.arange(bins.shape[1]) + 0.5) * each
-        style = styles[name]
-        axes.plot(x, bins.mean(0), color=style.colour, linestyle=style.dash)
-        axes.fill_between(x, bins.min(0), bins.max(0), color=style.colour, alpha=0.12, linewidth=0)
-        ends.append((float(x[-1]), float(bins.mean(0)[-1]), name, style.colour))
+        bins = mean[: each * (longest // each)].reshape(-1, each).mean(axis=1)
+        x = (np.arange(len(bins)) + 0.5) * each
+        axes.plot(x, bins, color=styles[name].colour, linestyle=styles[name].dash)
+        ends.append((float(x[-1]), float(bins[-1]), name, styles[name].colour))
     _trained_until(axes, trained, longest)
     axes.set_xlabel("position in the row")
     axes.set_ylabel("held-out loss (nats/token)")

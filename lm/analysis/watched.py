@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable
+
+import numpy as np
 import pandas as pd
 
 from lm.analysis.paired import mean_interval
 from lm.analysis.report import Table
-from lm.analysis.tables import arm_names, has, need, numbers, of_arm
+from lm.analysis.tables import arm_names, has, need, number, numbers, rows
 from lm.analysis.text import Column
 
 LATE = 0.75  # of the training: what is shown is the mean over the rest
@@ -31,15 +35,18 @@ def watched(curves: pd.DataFrame) -> pd.DataFrame:
     last quarter of the training, and in "NAME sd" its standard deviation over seeds; missing where an arm has no such
     metric."""
     need(curves, ["arm", "seed", "split", "step"], "curve")
-    late = curves.loc[(curves["split"] == "train") & (curves["step"] > LATE * curves["step"].max())]
+    begin = LATE * float(np.max(numbers(curves, "step")))
+    late = [row for row in rows(curves) if row["split"] == "train" and row["step"] > begin]
     table = []
     for arm in arm_names(curves):
-        mine = of_arm(late, arm)
-        row: dict[str, object] = {"arm": arm}
+        line: dict[str, object] = {"arm": arm}
         for name in _names(curves):
-            values = mine.assign(value=numbers(mine, name)).groupby("seed")["value"].mean().dropna().to_numpy()
-            row[name], row[f"{name} sd"], _, _ = mean_interval(values)
-        table.append(row)
+            seeds: dict[Hashable, list[float]] = {}
+            for row in late:
+                if row["arm"] == arm and math.isfinite(number(row[name])):
+                    seeds.setdefault(row["seed"], []).append(row[name])
+            line[name], line[f"{name} sd"], _, _ = mean_interval([float(np.mean(x)) for x in seeds.values()])
+        table.append(line)
     return pd.DataFrame(table)
 
 

@@ -10,11 +10,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'lm[parity]'")
 transformers = pytest.importorskip("transformers", reason="parity tests need transformers: pip install 'lm[parity]'")
 
-from checks import spec_of  # noqa: E402
 from lm.config import diff  # noqa: E402
 from lm.hub.families import FAMILIES  # noqa: E402
 from lm.hub.save import regrouped  # noqa: E402
 from lm.models.presets import preset  # noqa: E402
+from tests.parity.checks import spec_of  # noqa: E402
 
 Config = tuple[str, dict[str, Any]]  # the class without its "Config", or with the task; what the release sets
 
@@ -176,7 +176,7 @@ RELEASED: dict[str, Config] = {
             shared_expert_intermediate_size=20480,
             **rope(1e6),
         ),
-    ),  # fmt: skip
+    ),
     "qwen3-0.6b": qwen3(1024, 28, 16, 8, 3072, tied=True),
     "qwen3-1.7b": qwen3(2048, 28, 16, 8, 6144, tied=True),
     "qwen3-4b": qwen3(2560, 36, 32, 8, 9728, tied=True),
@@ -199,7 +199,7 @@ RELEASED: dict[str, Config] = {
     "granite3-1b-a400m": granite_moe(1024, 24, 16, 8, 512, experts=32),
     "granite3-3b-a800m": granite_moe(1536, 32, 24, 8, 512, experts=40),
     "glm4-9b": ("Glm", {}),
-    "chatglm2-6b": ("Glm", {"num_hidden_layers": 28, "vocab_size": 65024, "rms_norm_eps": 1e-5}),
+    "chatglm2-6b": ("Glm", {"num_hidden_layers": 28, "vocab_size": 65024, "rms_norm_eps": 1e-5, "pad_token_id": 0}),
     "olmo2-1b": olmo2(2048, 16, 16, 16, 8192),
     "olmo2-7b": olmo2(4096, 32, 32, 32, 11008),
     "olmo2-13b": olmo2(5120, 40, 40, 40, 13824),
