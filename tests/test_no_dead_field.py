@@ -68,6 +68,8 @@ from lm.evals import Answers, Estimates, Kinds, Lengths, Positions
 from lm.infer import Greedy, Sample
 from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
+from lm.models.stack import Layers
+from lm.models.trunk import Trunk
 from lm.nn import Block, BlockSparse, Fixed, Llama3Scaling, Mask, RoPE, Strided, YaRN, gqa, mha, param
 from lm.objectives import NextToken
 from lm.sharding import ShardingRules
