@@ -130,7 +130,7 @@ from lm.train.loop import Machine, Pruned, train
 from lm.train.measure import Measure
 from lm.train.rows import read
 from lm.train.step import Program
-from tests import model_bases
+from tests import model_bases, objective_bases
 from tests.analysis.emergence.made import table
 from tests.tiny import LENGTH, MODELS, packed
 
@@ -589,6 +589,9 @@ def bases() -> tuple[Base, ...]:
     return (
         *(Base(model, see_model) for model in MODELS.values()),
         *(Base(model, model_bases.see) for model in model_bases.MODELS),
+        *(Base(objective, objective_bases.see) for objective in objective_bases.OBJECTIVES),
+        *(Base(model, objective_bases.see_model) for model in objective_bases.MODELS),
+        *(Base(how, objective_bases.see_unmasking) for how in objective_bases.UNMASKINGS),
         Base(tokenizer_of_a_file(), see_tokenizer),
         *(
             Base(wide_heads(scaling), see_model)
@@ -657,6 +660,7 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("PreNorm", "unnormed"): [("mixer",)],
     ("Decoder", "first"): [(MODELS["mha"].pattern[0],)],
     **model_bases.HINTS,
+    **objective_bases.HINTS,
     ("Attention", "qk_norm"): [None],
     ("LongRoPE", "short"): [(1.0, 3.0)],
     ("LongRoPE", "long"): [(2.0, 8.0)],

@@ -12,10 +12,11 @@ from lm.hub.fields import Fields
 from lm.nn.rope import DynamicNTK, LinearScaling, Llama3Scaling, LongRoPE, RoPE, RoPEScaling, YaRN
 
 
-def read(fields: Fields, *, base: float = 10000.0, fraction: float = 1.0, layers: str | None = None) -> RoPE:
+def read(fields: Fields, *, base: float = 10000.0, fraction: float | None = None, layers: str | None = None) -> RoPE:
     """The newer `rope_parameters`, or `rope_theta` and `rope_scaling`. layers: the kind of layers it is asked for.
 
-    base and fraction: what the family takes where the file leaves them out.
+    base and fraction: what the family takes where the file leaves them out. fraction None: its heads are always turned
+    whole (transformers doesn't look at that field then).
     """
     given: dict[str, Any] = dict(fields("rope_parameters", None) or fields("rope_scaling", None) or {})
     if layers is not None and layers in given:
@@ -23,7 +24,9 @@ def read(fields: Fields, *, base: float = 10000.0, fraction: float = 1.0, layers
     fields.skip("rope_parameters", "rope_scaling", "max_position_embeddings", "original_max_position_embeddings")
     base = given.pop("rope_theta", None) or fields("rope_theta", base)
     share = given.pop("partial_rotary_factor", None)
-    fraction = fields("partial_rotary_factor", fraction) if share is None else share
+    found = fields("partial_rotary_factor", 1.0 if fraction is None else fraction) if share is None else share
+    if fraction is None and found != 1:
+        raise HubError(f"{fields.where}: partial_rotary_factor={found} isn't supported for {fields.type}, only 1.0")
     old = given.pop("type", None)
     kind = given.pop("rope_type", None) or old or "default"
     if kind not in KINDS:
@@ -32,7 +35,7 @@ def read(fields: Fields, *, base: float = 10000.0, fraction: float = 1.0, layers
     if left := {name: value for name, value in given.items() if value is not None}:
         name, value = next(iter(left.items()))
         raise HubError(f"{fields.where}: {name}={value!r} of rope_type='{kind}' isn't known; it may change the result")
-    return RoPE(base=base, fraction=fraction, scaling=scaling)
+    return RoPE(base=base, fraction=found, scaling=scaling)
 
 
 class Given:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from lm.config import diff, replace
+from lm.errors import UserError
 from lm.hub import files
 from lm.hub.errors import HubError
 from lm.hub.families import FAMILIES
-from lm.hub.family import Family, Unfit
+from lm.hub.family import Family
 from lm.hub.fields import Fields
 from lm.hub.load import Pretrained
 from lm.hub.plan import Plan, abstract, flattened
@@ -79,7 +80,7 @@ def family_for(spec: Model, prefer: str | None = None) -> tuple[Family, dict[str
         try:
             config = family.write(spec)
             back = family.read(Fields(config))
-        except Unfit as error:
+        except UserError as error:  # a config that isn't understood is no home either
             reasons.append((99, f"{family.types[0]}: {error}"))
             continue
         changed = diff(regrouped(spec), back)

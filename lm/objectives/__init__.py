@@ -12,7 +12,7 @@ from lm.objectives.denoising import (
 )
 from lm.objectives.masked import Masked
 from lm.objectives.masked_diffusion import MaskedDiffusion
-from lm.objectives.mixture import Mixture, Part, ul2
+from lm.objectives.mixture import Denoiser, Mixture, ul2
 from lm.objectives.multi_token import MultiToken
 from lm.objectives.next_token import NextToken
 from lm.objectives.objective import Batch, Objective, Sums
@@ -23,8 +23,29 @@ from lm.objectives.replaced_tokens import ReplacedTokens
 from lm.objectives.span_corruption import SpanCorruption
 
 __all__ = [
-    "Batch", "BlankInfilling", "Denoising", "DocumentRotation", "Masked", "MaskedDiffusion", "Mixture", "MultiToken",
-    "NextToken", "Noise", "Objective", "Pairs", "Part", "PrefixLM", "Prepared", "ReplacedTokens",
-    "SentencePermutation", "SpanCorruption", "Sums", "TextInfilling", "TokenDeletion", "TokenMasking", "prepared",
-    "shapes", "ul2",
+    "Batch",
+    "BlankInfilling",
+    "Denoiser",
+    "Denoising",
+    "DocumentRotation",
+    "Masked",
+    "MaskedDiffusion",
+    "Mixture",
+    "MultiToken",
+    "NextToken",
+    "Noise",
+    "Objective",
+    "Pairs",
+    "PrefixLM",
+    "Prepared",
+    "ReplacedTokens",
+    "SentencePermutation",
+    "SpanCorruption",
+    "Sums",
+    "TextInfilling",
+    "TokenDeletion",
+    "TokenMasking",
+    "prepared",
+    "shapes",
+    "ul2",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from lm.objectives.span_corruption import SpanCorruption
 
 
 @config
-class Part:
+class Denoiser:
     """An objective of a mixture. weight: how often it is chosen, relative to the others. mode: the number of the token
     that every source of it begins with; None: with none."""
 
@@ -37,11 +37,11 @@ class Mixture(Pairs):
     All rows have room for the largest part's. Mode tokens follow the objectives' own.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Denoiser, ...]
 
     def __post_init__(self) -> None:
         if not self.parts:
-            raise ConfigError("parts=() is an empty mixture; give at least one Part(objective=...)")
+            raise ConfigError("parts=() is an empty mixture; give at least one Denoiser(objective=...)")
 
     @property
     def _own(self) -> int:
@@ -75,10 +75,10 @@ def ul2(sentinels: int = 100, documents: int = 8) -> Mixture:
     Each is chosen equally often. The sequential one predicts the last quarter of a document on average.
     """
 
-    def denoiser(span: float, rate: float, mode: int) -> Part:
+    def denoiser(span: float, rate: float, mode: int) -> Denoiser:
         corruption = SpanCorruption(rate=rate, span=span, sentinels=sentinels, documents=documents)
-        return Part(objective=corruption, mode=mode)
+        return Denoiser(objective=corruption, mode=mode)
 
     regular = denoiser(3.0, 0.15, R), denoiser(8.0, 0.15, R)
     extreme = denoiser(3.0, 0.5, X), denoiser(8.0, 0.5, X), denoiser(64.0, 0.15, X), denoiser(64.0, 0.5, X)
-    return Mixture(parts=(*regular, *extreme, Part(objective=PrefixLM(most=0.5), mode=S)))
+    return Mixture(parts=(*regular, *extreme, Denoiser(objective=PrefixLM(most=0.5), mode=S)))

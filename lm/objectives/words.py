@@ -15,7 +15,8 @@ MARKS = (b".", b"!", b"?")
 
 
 class Pieces(NamedTuple):
-    """Of each token id: whether it begins with white space, ends with it, is nothing but that, ends a sentence."""
+    """Of each token id: whether it begins with white space, ends with it, is nothing but that, ends a sentence. The id
+    after the data's last, a mask, is as a letter."""
 
     opens: np.ndarray
     closes: np.ndarray
@@ -25,7 +26,7 @@ class Pieces(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def pieces(codec: Codec) -> Pieces:
-    each = codec.pieces
+    each = (*codec.pieces, b"x")
     return Pieces(
         np.array([piece[:1] in SPACE and piece != b"" for piece in each]),
         np.array([piece[-1:] in SPACE and piece != b"" for piece in each]),

@@ -11,6 +11,7 @@ from lm.config import replace
 from lm.data import Source
 from lm.models import as_decoder
 from lm.nn import param
+from lm.objectives import fits
 
 if TYPE_CHECKING:
     from lm.train.step import Program
@@ -46,5 +47,5 @@ def prepared(measure: Measure, program: Program, data: Source) -> Look:
 
 @functools.lru_cache(maxsize=64)
 def _prepared(measure: Measure, program: Program, data: Source) -> Look:
-    as_decoder(program.model, f"measure {measure.name}")
+    fits.causal(as_decoder(program.model, f"measure {measure.name}").each(), f"measure {measure.name}")
     return measure.prepare(program, data)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from lm import hub, sharding
 from lm.config import replace
 from lm.hub import files, ours
+from lm.hub.save import family_for
 from lm.models.presets import llama_style
 from lm.nn import Block, mha
 from tests.tiny import made
@@ -222,3 +223,18 @@ def test_our_own_layout(tmp_path: Path) -> None:
 def test_a_call_that_makes_no_sense() -> None:
     with pytest.raises(hub.HubError, match="only an encoder-decoder takes decoder_tokens"):
         model()(TOKENS, TOKENS)
+
+
+def test_a_part_that_a_family_s_config_can_not_say() -> None:
+    """transformers' Llama and Qwen2 turn whole heads whatever their configs say; GLM doesn't."""
+    partly = replace(SPEC, {"block.mixer.position.fraction": 0.5})
+    assert family_for(partly)[0].types == ("glm",)
+    assert family_for(partly, "phi3")[0].types == ("phi3",)
+    biased = replace(partly, {"block.mixer.bias": True})
+    assert family_for(biased)[0].types == family_for(biased, "phi3")[0].types == ("glm",)
+    with pytest.raises(hub.HubError, match="no family of transformers is this model"):
+        family_for(replace(biased, {"block.mixer.output_bias": True}))
+    wide = replace(SPEC, {"block.ff.bias": True})
+    assert family_for(wide)[0].types == ("llama",)
+    with pytest.raises(hub.HubError, match="no family of transformers is this model"):
+        family_for(replace(wide, {"block.mixer.mask.window": 4}))

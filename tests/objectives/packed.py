@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.config import replace
+from lm.config import replace, walk
 from lm.data import Data, Text
 from lm.data.dataset import Dataset, Source
 from lm.data.packing import Batch, Stream, concatenate
@@ -41,11 +41,8 @@ BOTH = EncoderDecoder(encoder=ENCODER, decoder=Decoder(**SIZES, block=READS))
 
 
 def of_bytes(model: Model) -> Any:
-    """The model with a table for bytes and for what objectives add."""
-    tables = {"": ["vocab"], "body": ["body.vocab"], "encoder": ["encoder.vocab", "decoder.vocab"]}
-    tables["generator"] = ["generator.body.vocab", "discriminator.body.vocab"]
-    where = next(paths for name, paths in reversed(tables.items()) if not name or hasattr(model, name))
-    return replace(model, dict.fromkeys(where, 256 + EXTRA))
+    """The model with tables for bytes and for what objectives add."""
+    return replace(model, {path: 256 + EXTRA for path, _, _ in walk(model) if path.split(".")[-1] == "vocab"})
 
 
 def stream(seed: int, length: int, shortest: int = 1, longest: int = 30, count: int = 60) -> tuple[Stream, Any]:

@@ -109,6 +109,8 @@ def test_noises_follow_each_other():
     other = prepare(Denoising(noises=(TokenMasking(), TokenDeletion())), BOTH, batch)
     assert (one["encoder_tokens"] != other["encoder_tokens"]).any()
     assert (one["encoder_tokens"] == MASK).any()
+    every = Denoising(noises=(TokenMasking(), SentencePermutation(), DocumentRotation(), TextInfilling()))
+    assert prepare(every, BOTH, batch)["weights"].any()  # each takes what the one before it left, masks too
 
 
 def test_what_makes_no_sense_is_refused():

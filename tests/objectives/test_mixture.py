@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from lm.config import ConfigError
-from lm.objectives import Denoising, Mixture, Part, PrefixLM, SpanCorruption, TokenMasking, ul2
+from lm.objectives import Denoiser, Denoising, Mixture, PrefixLM, SpanCorruption, TokenMasking, ul2
 from lm.objectives.documents import documents
 from tests.objectives.packed import BOTH, CODEC, PREFIX, packed, prepare
 
 SPANS = SpanCorruption(rate=0.3, sentinels=5, documents=20)
-MIXED = Mixture(parts=(Part(objective=SPANS, weight=1.0, mode=0), Part(objective=PrefixLM(), weight=3.0, mode=2)))
+MIXED = Mixture(
+    parts=(Denoiser(objective=SPANS, weight=1.0, mode=0), Denoiser(objective=PrefixLM(), weight=3.0, mode=2))
+)
 MODES = CODEC.vocab + 5
 
 
@@ -39,7 +41,7 @@ def test_without_modes_a_part_is_the_objective_itself():
     batch = packed()
     alone = Denoising(noises=(TokenMasking(rate=0.5),))
     for model in (BOTH, PREFIX):
-        mixed = prepare(Mixture(parts=(Part(objective=alone),)), model, batch)
+        mixed = prepare(Mixture(parts=(Denoiser(objective=alone),)), model, batch)
         texts = {name: mixed[name] for name in ("targets", "weights", "positions", "segments")}
         for name, x in prepare(alone, model, batch).items():
             if name in texts:
@@ -74,4 +76,4 @@ def test_what_makes_no_sense_is_refused():
         Mixture(parts=())
     for change in ({"weight": 0.0}, {"mode": -1}):
         with pytest.raises(ConfigError):
-            Part(objective=SPANS, **change)
+            Denoiser(objective=SPANS, **change)

@@ -15,13 +15,13 @@ from lm.models.heads import token_classifier
 from lm.nn import Learned, Mask
 from lm.objectives import (
     BlankInfilling,
+    Denoiser,
     Denoising,
     Masked,
     MaskedDiffusion,
     Mixture,
     MultiToken,
     NextToken,
-    Part,
     PrefixLM,
     Prepared,
     ReplacedTokens,
@@ -48,7 +48,7 @@ from tests.objectives.packed import (
 ELECTRA = Electra(generator=MASKED, discriminator=Headed(body=ENCODER, head=token_classifier(1)))
 AHEAD = MTP(decoder=CAUSAL, block=CAUSAL.pattern[0])
 SPANS = SpanCorruption(sentinels=EXTRA - 2)
-MIXED = Mixture(parts=(Part(objective=SPANS, mode=0), Part(objective=PrefixLM(), mode=1)))
+MIXED = Mixture(parts=(Denoiser(objective=SPANS, mode=0), Denoiser(objective=PrefixLM(), mode=1)))
 MARKS = BlankInfilling(marks=EXTRA)
 
 # each objective with each kind of model that can learn it

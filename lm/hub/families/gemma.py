@@ -7,7 +7,6 @@ from typing import Any
 
 from lm.hub import activations, rope
 from lm.hub.families.llama import FULL, SLIDING, Llama, layer_types, write_windows
-from lm.hub.families.llama_like import not_said
 from lm.hub.fields import Fields
 from lm.models.decoder import Decoder
 from lm.nn.block import Residual, Sandwich
@@ -21,7 +20,7 @@ class Gemma(Llama):
 
     types = ("gemma",)
     architecture = "GemmaForCausalLM"
-    vocab, width, depth, hidden, tied = 256000, 3072, 28, 24576, True
+    vocab, width, depth, hidden, tied, ff_biases = 256000, 3072, 28, 24576, True, False
 
     def norm(self, fields: Fields) -> Norm:
         return RMSNorm(epsilon=fields("rms_norm_eps", self.epsilon), zero_centered=True)
@@ -46,8 +45,7 @@ class Gemma(Llama):
         return GatedMLP(hidden=fields("intermediate_size", self.hidden), activation=activation)
 
     def write_ffs(self, ffs: list[Any]) -> dict[str, Any]:
-        found = not_said(super().write_ffs(ffs), "mlp_bias")
-        return found | {"hidden_act": activations.write(ffs[0].activation, "gelu_pytorch_tanh")}
+        return super().write_ffs(ffs) | {"hidden_act": activations.write(ffs[0].activation, "gelu_pytorch_tanh")}
 
 
 class Gemma2(Gemma):

@@ -13,7 +13,6 @@ from lm.hub.fields import Fields
 from lm.hub.forms import Dense, Flat, Joined, Unpaired
 from lm.models.decoder import Decoder
 from lm.nn.block import Residual, Sandwich
-from lm.nn.feedforward import FeedForward
 from lm.nn.rope import RoPE
 
 GATE_UP = Rule(("ff.gate.weight", "ff.up.weight"), ("mlp.gate_up_proj.weight",), Joined(Dense()))
@@ -24,7 +23,7 @@ class GLM(Llama):
 
     types = ("glm",)
     architecture = "GlmForCausalLM"
-    vocab, depth, hidden, epsilon = 151552, 40, 13696, 0.00000015625
+    vocab, depth, hidden, epsilon, ff_biases = 151552, 40, 13696, 0.00000015625, False
 
     def heads(self, fields: Fields) -> tuple[int, int]:
         return fields("num_attention_heads", 32), fields("num_key_value_heads", 2)
@@ -42,9 +41,6 @@ class GLM(Llama):
     def write_mixers(self, spec: Decoder, mixers: list[Any]) -> dict[str, Any]:
         found = super().write_mixers(spec, mixers)
         return found | {"rope_parameters": {"partial_rotary_factor": 1.0} | found["rope_parameters"]}
-
-    def write_ffs(self, ffs: list[Any]) -> dict[str, Any]:
-        return not_said(super().write_ffs(ffs), "mlp_bias")
 
     def mixer_rules(self, spec: Decoder, mixer: Any) -> Iterator[Rule]:
         turned = 2 * len(mixer.position.frequencies(mixer.width_of_head(spec.width)))
@@ -80,7 +76,10 @@ class Phi3(Llama):
 
     types = ("phi3",)
     architecture = "Phi3ForCausalLM"
-    vocab, width, hidden, epsilon = 32064, 3072, 8192, 1e-5
+    vocab, width, hidden, epsilon, ff_biases = 32064, 3072, 8192, 1e-5, False
+
+    def position(self, fields: Fields, i: int) -> RoPE:
+        return rope.read(fields, fraction=1.0)
 
     def window(self, fields: Fields, i: int) -> int | None:
         return fields.nullable("sliding_window", None)
@@ -89,16 +88,9 @@ class Phi3(Llama):
         fields.only("attention_bias", False)
         return {}
 
-    def ff(self, fields: Fields, i: int) -> FeedForward:
-        fields.only("mlp_bias", False)
-        return super().ff(fields, i)
-
     def write_mixers(self, spec: Decoder, mixers: list[Any]) -> dict[str, Any]:
         found = not_said(super().write_mixers(spec, mixers), "attention_bias", "head_dim")
         return found | {"sliding_window": mixers[0].mask.window}
-
-    def write_ffs(self, ffs: list[Any]) -> dict[str, Any]:
-        return not_said(super().write_ffs(ffs), "mlp_bias")
 
     def mixer_rules(self, spec: Decoder, mixer: Any) -> Iterator[Rule]:
         joined = tuple(f"mixer.{name}.weight" for name in ("query", "key", "value"))

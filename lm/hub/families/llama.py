@@ -36,6 +36,7 @@ class Llama(Family):
     hidden: ClassVar[int] = 11008
     epsilon: ClassVar[float] = 1e-6
     tied: ClassVar[bool] = False
+    ff_biases: ClassVar[bool] = True  # whether its config has a field for them
     norms: ClassVar[dict[str, str]] = {"mixer": "input_layernorm", "ff": "post_attention_layernorm"}
 
     def read(self, fields: Fields) -> Decoder:
@@ -108,7 +109,7 @@ class Llama(Family):
     def ff(self, fields: Fields, i: int) -> FeedForward:
         del i
         activation = activations.read(fields, "hidden_act", "silu")
-        bias = fields("mlp_bias", False)
+        bias = fields("mlp_bias", False) if self.ff_biases else False
         return GatedMLP(hidden=fields("intermediate_size", self.hidden), activation=activation, bias=bias)
 
     # ---- the way back ----
@@ -152,7 +153,7 @@ class Llama(Family):
         return {
             "intermediate_size": ff.hidden,
             "hidden_act": activations.write(ff.activation, "silu"),
-            "mlp_bias": ff.bias,
+            **({"mlp_bias": ff.bias} if self.ff_biases else {}),
         }
 
     # ---- tensors ----

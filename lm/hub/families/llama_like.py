@@ -10,7 +10,6 @@ from lm.hub.family import Rule, same
 from lm.hub.fields import Fields
 from lm.models.decoder import Decoder
 from lm.nn.block import OutputNorm, PreNorm, Residual
-from lm.nn.feedforward import FeedForward
 from lm.nn.head_norm import AcrossHeads
 
 
@@ -24,7 +23,7 @@ class Mistral(Llama):
 
     types = ("mistral",)
     architecture = "MistralForCausalLM"
-    hidden = 14336
+    hidden, ff_biases = 14336, False
 
     def heads(self, fields: Fields) -> tuple[int, int]:
         heads = fields("num_attention_heads", 32)
@@ -36,16 +35,9 @@ class Mistral(Llama):
     def biases(self, fields: Fields) -> dict[str, bool]:
         return {}
 
-    def ff(self, fields: Fields, i: int) -> FeedForward:
-        fields.only("mlp_bias", False)
-        return super().ff(fields, i)
-
     def write_mixers(self, spec: Decoder, mixers: list[Any]) -> dict[str, Any]:
         found = not_said(super().write_mixers(spec, mixers), "attention_bias")
         return found | {"sliding_window": mixers[0].mask.window}
-
-    def write_ffs(self, ffs: list[Any]) -> dict[str, Any]:
-        return not_said(super().write_ffs(ffs), "mlp_bias")
 
 
 class Qwen2(Llama):
@@ -53,7 +45,7 @@ class Qwen2(Llama):
 
     types = ("qwen2",)
     architecture = "Qwen2ForCausalLM"
-    vocab, hidden = 151936, 22016
+    vocab, hidden, ff_biases = 151936, 22016, False
 
     def window(self, fields: Fields, i: int) -> int | None:
         window = fields("sliding_window", 4096) if fields("use_sliding_window", False) else None
@@ -69,9 +61,6 @@ class Qwen2(Llama):
         windows = write_windows(mixers)
         found = not_said(super().write_mixers(spec, mixers), "attention_bias")
         return found | windows | {"use_sliding_window": SLIDING in windows["layer_types"]}
-
-    def write_ffs(self, ffs: list[Any]) -> dict[str, Any]:
-        return not_said(super().write_ffs(ffs), "mlp_bias")
 
 
 class Qwen3(Qwen2):
@@ -126,7 +115,7 @@ class OLMo2(Llama):
 
     types = ("olmo2",)
     architecture = "Olmo2ForCausalLM"
-    vocab, epsilon = 50304, 1e-5
+    vocab, epsilon, ff_biases = 50304, 1e-5, False
     norms = {"mixer": "post_attention_layernorm", "ff": "post_feedforward_layernorm"}  # noqa: RUF012
 
     def residual(self, fields: Fields) -> Residual:
