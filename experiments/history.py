@@ -53,7 +53,7 @@ MODELS: dict[str, tuple[Decoder, str, float]] = {
     "Mamba-2, 2024": (of_width_64(6, state_space), "model.block.mixer.state", 3e-3),
     "Mamba-2 and attention": (of_width_64(6, (state_space, state_space, llama)), "model.block.2.ff.hidden", 3e-3),
 }  # fmt: skip
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 
 experiment = Ablation(
     base=replace(tiny_decoder(), {"data.length": LENGTH, "train.steps": 400, "record.evaluations": 2}),

@@ -3,7 +3,12 @@
     lm sweep run experiments/moe.py
     lm sweep run experiments/moe.py --preset smoke
 
-15 runs.
+15 runs, 40 minutes by two workers that had about a third of a core each. Found: with two or more experts a token, all
+nine runs are better than the dense one of their seed, which three seeds don't quite resolve; one expert a token shows
+no gain. Held-out loss (nats a byte) dense 1.3724; top-1 of 8 +0.0009 [-0.0411, 0.0429], top-2 of 16 -0.0470 [-0.0726,
+-0.0214], top-4 of 32 -0.0485 [-0.0790, -0.0181], top-3 of 31 and a shared one -0.0531 [-0.0847, -0.0214], the last
+three with p = 0.063 each, corrected for four comparisons. The fullest expert has 1.35 to 1.53 times its share in the
+last quarter of training; nothing is dropped. All arms have one learning rate.
 """
 
 from experiments.base import smoke, tiny_decoder
@@ -28,10 +33,10 @@ experiment = Ablation(
     at="model.block.ff",
     arms={
         "dense": swiglu(HIDDEN),
-        "top-1 of 8 (Switch)": experts(8, HIDDEN, chosen=1),
+        "Switch: top-1 of 8": experts(8, HIDDEN, chosen=1),
         "top-2 of 16": experts(16, HIDDEN // 2, chosen=2),
-        "top-4 of 32 (fine-grained)": experts(32, HIDDEN // 4, chosen=4),
-        "top-3 of 31, 1 shared": experts(31, HIDDEN // 4, chosen=3, shared=HIDDEN // 4),
+        "fine: top-4 of 32": experts(32, HIDDEN // 4, chosen=4),
+        "fine: 1 + top-3 of 31": experts(31, HIDDEN // 4, chosen=3, shared=HIDDEN // 4),
     },
     match="active",  # what the routers take, the experts give
     adjust="model.block.ff.expert.hidden",

@@ -80,7 +80,7 @@ def for_encoder_decoder(rows: Sequence[Row], sources: int, targets: int, start: 
 
 def for_decoder(rows: Sequence[Row], length: int, start: int) -> Batch:
     """Each source as the prefix, by its negative segment, of what an encoder-decoder's decoder reads."""
-    batch, at = _empty(len(rows), length), 0
+    batch = _empty(len(rows), length)
     for row, pairs in enumerate(rows):
         at = 0
         for segment, pair in pairs:

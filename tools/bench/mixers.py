@@ -3,8 +3,9 @@
 python tools/bench/mixers.py [--json FILE] [--rounds 5] [--lengths 128 ...] [--mixers Mamba-2 ...] [--quick]
 
 A chunk is forward and backward passes of one block without feed-forward layer, over rows of one document each, float32,
-as many rows as make up `--tokens` tokens. Every mixer is a process of its own, and takes turns with attention. The
-slope is that of log time a token over log length, plus 1: 1 is linear in the length, 2 is quadratic.
+as many rows as make up `--tokens` tokens. Every mixer at every length is a process of its own, and takes turns with
+attention and with the other lengths. The slope is that of log time of a document over log length, fitted in each round:
+1 is linear, 2 is quadratic.
 """
 
 from __future__ import annotations
@@ -68,22 +69,30 @@ def contestant(name: str, width: int, length: int, tokens: int) -> None:
     harness.serve(lambda: jax.block_until_ready(grad(params, x)), facts)
 
 
-def contest(name: str, length: int, rounds: int, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Chunks of one mixer and of attention, in turns."""
-    command = [sys.executable, __file__, "--lengths", str(length)]
-    command += [part for size, value in sizes.items() for part in (f"--{size}", str(value))]
-    running = {who: harness.Contestant([*command, "--contestant", who]) for who in dict.fromkeys((AGAINST, name))}
+def contest(name: str, lengths: Sequence[int], rounds: int, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Chunks of one mixer and of attention at every length, all in turns."""
+    command = [sys.executable, __file__, *(part for size, value in sizes.items() for part in (f"--{size}", str(value)))]
+    running = {
+        f"{who} {length}": harness.Contestant([*command, "--lengths", str(length), "--contestant", who])
+        for length in lengths
+        for who in dict.fromkeys((AGAINST, name))
+    }
     chunks = harness.take_turns(running, rounds)
-    facts = running[name].facts
+    found = []
+    for length in lengths:
+        of = {who: [vars(c) for c in chunks[f"{who} {length}"]] for who in dict.fromkeys((AGAINST, name))}
+        found.append({**running[f"{name} {length}"].facts, "length": length, "chunks": of})
     for one in running.values():
         one.close()
-    return {**facts, "length": length, "chunks": {who: [vars(c) for c in of] for who, of in chunks.items()}}
+    return found
 
 
-def slope(found: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Of log time over log length, for equal numbers of rows."""
-    times = [np.median([c["wall"] for c in one["chunks"][name]]) / one["tokens"] * one["length"] for one in found]
-    return float(np.polyfit(np.log([one["length"] for one in found]), np.log(times), 1)[0])
+def slope(found: Sequence[Mapping[str, Any]], name: str) -> harness.Spread:
+    """Of log time over log length, round by round."""
+    lengths = np.array([one["length"] for one in found])
+    walls = np.array([[chunk["wall"] for chunk in one["chunks"][name]] for one in found])  # [lengths, rounds]
+    a_document = walls * (lengths / [one["tokens"] for one in found])[:, None]
+    return harness.spread(np.polyfit(np.log(lengths), np.log(a_document), 1)[0].tolist())
 
 
 def rows_of(name: str, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -96,9 +105,8 @@ def rows_of(name: str, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         row["tokens/s"] = f"{one['tokens'] / wall.median:,.0f}"
         row["GFLOP/s"] = f"{one['train_flops'] / wall.median / 1e9:.0f}"
         row["MB"] = f"{max(c.memory for c in chunks[name]) / 1e6:.0f}"
-        row["times as fast as attention"] = (
-            "" if name == AGAINST else f"{harness.ratio(chunks[name], chunks[AGAINST]):.2f}"
-        )
+        faster = "" if name == AGAINST else f"{harness.ratio(chunks[name], chunks[AGAINST]):.2f}"
+        row["times as fast as attention"] = faster
         row["slope"] = f"{slope(found, name):.2f}" if one is found[-1] and len(found) > 1 else ""
         rows.append(row)
     return rows
@@ -121,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         vars(options).update(QUICK, rounds=2)
     rows, numbers, sizes = [], {}, {"width": options.width, "tokens": options.tokens}
     for name in options.mixers:
-        numbers[name] = [contest(name, length, options.rounds, sizes) for length in options.lengths]
+        numbers[name] = contest(name, options.lengths, options.rounds, sizes)
         rows += rows_of(name, numbers[name])
     harness.write(options.json, rows, numbers)
 
