@@ -21,8 +21,13 @@ state_space = Block(mixer=Mamba2(heads=2, head_width=64, state=64, chunk=32))
 llama = Block(mixer=mha(4), ff=swiglu(176))
 
 
+def of_first_layer_unnormed(width: int, layers: int, block: Block, **fields: Any) -> Decoder:
+    """embed_scale: no norm brings the embeddings to a size that the first layer can work with."""
+    return Decoder(vocab=256, width=width, layers=layers, block=block, norm=None, embed_scale=None, **fields)
+
+
 def before_residuals(mixer: Any, layers: int, **fields: Any) -> Decoder:
-    return Decoder(vocab=256, width=112, layers=layers, block=Block(mixer=mixer, norm=None, residual=Plain()), **fields)
+    return of_first_layer_unnormed(112, layers, Block(mixer=mixer, norm=None, residual=Plain()), **fields)
 
 
 def of_width_64(layers: int, block: Block | tuple[Block, ...]) -> Decoder:
@@ -31,32 +36,25 @@ def of_width_64(layers: int, block: Block | tuple[Block, ...]) -> Decoder:
 
 def gpt() -> Decoder:
     attention = mha(4, position=None, bias=True, output_bias=True)
-    return Decoder(
-        vocab=256,
-        width=64,
-        layers=4,
-        block=Block(mixer=attention, ff=MLP(hidden=256, bias=True), norm=LayerNorm(), residual=PostNorm()),
-        position=Learned(length=LENGTH),
-        norm=None,
-        embed_std=0.02,
-    )
+    block = Block(mixer=attention, ff=MLP(hidden=256, bias=True), norm=LayerNorm(), residual=PostNorm())
+    return of_first_layer_unnormed(64, 4, block, position=Learned(length=LENGTH))
 
 
 # name -> the model, what makes it as large as the first one, and its learning rate, the best of RATES by --preset rates
 MODELS: dict[str, tuple[Decoder, str, float]] = {
-    "Llama, 2023": (of_width_64(4, llama), "model.block.ff.hidden", 3e-3),
+    "Llama, 2023": (of_width_64(4, llama), "model.block.ff.hidden", 1e-2),
     "NNLM, 2003": (
-        before_residuals(FixedWindow(tokens=16), 1, norm=None, tied=False, head_bias=True), "model.width", 3e-3,
+        before_residuals(FixedWindow(tokens=16), 1, tied=False, head_bias=True), "model.width", 1e-2,
     ),
-    "LSTM, 1997": (before_residuals(LSTM(), 2, norm=None), "model.width", 3e-3),
-    "GPT, 2018": (gpt(), "model.block.ff.hidden", 3e-3),
-    "Mamba-2, 2024": (of_width_64(6, state_space), "model.block.mixer.state", 3e-3),
-    "Mamba-2 and attention": (of_width_64(6, (state_space, state_space, llama)), "model.block.2.ff.hidden", 3e-3),
+    "LSTM, 1997": (before_residuals(LSTM(), 2), "model.width", 3e-2),
+    "GPT, 2018": (gpt(), "model.block.ff.hidden", 1e-2),
+    "Mamba-2, 2024": (of_width_64(6, state_space), "model.block.mixer.state", 1e-2),
+    "Mamba-2 and attention": (of_width_64(6, (state_space, state_space, llama)), "model.block.2.ff.hidden", 1e-2),
 }  # fmt: skip
-RATES = (3e-3, 1e-2, 3e-2, 1e-1)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
 experiment = Ablation(
-    base=replace(tiny_decoder(), {"data.length": LENGTH, "train.steps": 400, "record.evaluations": 2}),
+    base=replace(tiny_decoder(), {"data.length": LENGTH, "train.steps": 300, "record.evaluations": 2}),
     arms={name: {"model": model, RATE: rate} for name, (model, _, rate) in MODELS.items()},
     match="params",
     adjust={name: path for name, (_, path, _) in MODELS.items()},

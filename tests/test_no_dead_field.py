@@ -64,7 +64,7 @@ from lm.data.synthetic.task import uniforms
 from lm.data.tokenizer_files import END, as_tokenizer_json
 from lm.early import CBOW, GloVe, NGram, Word2Vec, stream
 from lm.errors import UserError
-from lm.evals import Answers, Estimates, Kinds, Lengths, Positions
+from lm.evals import Answers, Estimates, Infilling, Kinds, Lengths, Positions
 from lm.infer import Greedy, Sample
 from lm.interpret import Fourier, Heads
 from lm.models import Decoder, Execution
@@ -75,6 +75,7 @@ from lm.objectives import NextToken
 from lm.sharding import ShardingRules
 from lm.sweep import (
     TPE,
+    Above,
     Advantage,
     Claim,
     Delayed,
@@ -512,6 +513,7 @@ CLAIMS: tuple[Claim, ...] = (
     Staircase(expected="a", series="arm", metrics="[mn]", level=0.5, count=2, factor=3.0),
     Takes(expected="a", series="arm", metrics="m", start=0.1, end=0.9, least=1.5, most=3.0),
     Shape(expected="a", series="arm", metric="m", kinds=("jump",)),
+    Above(expected="a", of=("arm", "m"), over=("arm", "bound"), margin=0.9),
     Advantage(expected="a", of=("arm", "m"), over=("arm", "bound"), margin=0.1),
 )
 
@@ -584,7 +586,8 @@ def bases() -> tuple[Base, ...]:
     training = Training(steps=20, ema=0.9)
     arms = {"a": gqa(4, 4), "b": gqa(4, 1)}
     matched = Ablation(base=replace(run, {"model": MODELS["gqa"]}), arms=arms, at="model.block.mixer", match="params")
-    with_lengths = replace(run, {"record.measures": (Lengths(lengths=(4, 8), rows=4),), "data.length": 4})
+    short_rows = replace(run, {"data.length": 4})
+    of_text = ((Lengths(lengths=(4, 8), rows=4),), (Infilling(rows=4),))
     ablations = (matched, extrapolation(matched))
     return (
         *(Base(model, see_model) for model in MODELS.values()),
@@ -612,7 +615,7 @@ def bases() -> tuple[Base, ...]:
         Base(Sweep(base=run, points=({"seed": 1}, {"seed": 2})), see_experiment),
         *(Base(replace(kind, {"match": None, "decode_contexts": (4,)}), see_experiment) for kind in ablations),
         *(Base(kind, see_experiment) for kind in ablations),
-        Base(with_lengths, see_measures),
+        *(Base(replace(short_rows, {"record.measures": looked}), see_measures) for looked in of_text),
         Base(LRTransfer(base=replace(run, {"model": MODELS["mha"]}), widths=(8, 16), rates=RATES), see_experiment),
         Base(SeedNoise(base=run, variant={"train.clip": None}, seeds=3, crossed=2), see_experiment),
         Base(Ladder(base=replace(run, {"model": MODELS["mha"]}), rungs=RUNGS, floor=1.5), see_ladder),
@@ -678,6 +681,9 @@ HINTS: dict[tuple[str, str], list[Any]] = {
     ("Heads", "symbols"): [6],
     ("NGram", "discounts"): [(0.75,)],
     ("Together", "metrics"): [("m", "bound")],
+    ("Above", "of"): [("other", "m")],
+    ("Above", "over"): [("other", "m")],
+    ("Panel", "series"): [("other",)],
     ("Advantage", "of"): [("other", "m")],
     ("Advantage", "over"): [("other", "m")],
     ("Emergence", "arms"): [{"only": {}, "another": {"train.init_scale": 2.0}}],

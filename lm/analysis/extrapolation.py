@@ -24,23 +24,21 @@ Losses = dict[Hashable, dict[int, float]]  # of each seed, by the rows' length
 
 @dataclass(frozen=True)
 class Series:
-    """An arm, or one of its RoPE scalings. loss: of all text in rows of a length; late: of the rows' second halves."""
+    """An arm, or one of its RoPE scalings. loss: of the same text in rows of each length."""
 
     name: str
-    arm: str
     loss: Losses
-    late: Losses
 
     def lengths(self) -> list[int]:
         """Those that every seed has."""
         return sorted(set.intersection(*(set(losses) for losses in self.loss.values())))
 
-    def at(self, losses: Losses, length: int) -> list[float]:
-        return [by_length[length] for by_length in losses.values() if length in by_length]
+    def at(self, length: int) -> list[float]:
+        return [losses[length] for losses in self.loss.values() if length in losses]
 
     def change(self, length: int, trained: int) -> list[float]:
-        """How much more the second halves of such rows cost than those of the trained length, seed by seed."""
-        return [x[length] - x[trained] for x in self.late.values() if length in x and trained in x]
+        """How much more the text costs in such rows than in rows of the trained length, seed by seed."""
+        return [x[length] - x[trained] for x in self.loss.values() if length in x and trained in x]
 
 
 def with_lengths(
@@ -57,10 +55,10 @@ def with_lengths(
     columns = [Column("positions", ("{series}",))]
     columns += [Column(f"loss at {n:,}", (f"{{loss_{n}:.4f}}", "no positions")) for n in sizes]
     changed = "{change:+.4f} [{low:+.4f}, {high:+.4f}]"
-    columns += [Column(f"late at {sizes[-1]:,} minus late at {trained:,}", (changed, "{change:+.4f}", "no positions"))]
+    columns += [Column(f"{sizes[-1]:,} minus {trained:,}", (changed, "{change:+.4f}", "no positions"))]
     caption = (
         f"The same held-out text in rows of so many tokens, trained at {trained:,}: nats a token, means over seeds. "
-        "Late: the second half of each row. The interval of the change is Student's t at 95%, over seeds."
+        "The interval of the change is Student's t at 95%, over seeds."
     )
     items = [
         *[said(s, table.loc[table["series"] == s.name].to_dict("records")[0], trained, sizes[-1]) for s in found],
@@ -81,10 +79,9 @@ def series_of(curves: pd.DataFrame, named: Mapping[str, str]) -> list[Series]:
         if row["split"] not in named:
             continue
         name = _name(row["arm"], named[row["split"]])
-        series = found.setdefault(name, Series(name, row["arm"], {}, {}))
-        for kind, losses in (("loss", series.loss), ("late", series.late)):
-            values = {int(m[1]): number(x) for key, x in row.items() if (m := re.fullmatch(rf"{kind}_(\d+)", key))}
-            losses[row["seed"]] = {n: x for n, x in values.items() if not np.isnan(x)}
+        values = {int(m[1]): number(x) for key, x in row.items() if (m := re.fullmatch(r"loss_(\d+)", key))}
+        losses = {n: x for n, x in values.items() if not np.isnan(x)}
+        found.setdefault(name, Series(name, {})).loss[row["seed"]] = losses
     return [s for s in found.values() if s.lengths()]
 
 
@@ -93,14 +90,13 @@ def _name(arm: str, added: str) -> str:
 
 
 def length_table(found: Sequence[Series], trained: int) -> pd.DataFrame:
-    """A row a series: loss_N, its spread, late_N, and the change of late_N from the trained to the longest length."""
+    """A row a series: loss_N with its spread over seeds, and its change from the trained to the longest length."""
     longest = max(max(s.lengths()) for s in found)
     table = []
     for s in found:
         row: dict[str, object] = {"series": s.name, "seeds": len(s.loss)}
         for n in s.lengths():
-            row[f"loss_{n}"], row[f"loss_{n}_sd"], _, _ = mean_interval(s.at(s.loss, n))
-            row[f"late_{n}"] = mean_interval(s.at(s.late, n))[0]
+            row[f"loss_{n}"], row[f"loss_{n}_sd"], _, _ = mean_interval(s.at(n))
         row["change"], _, row["low"], row["high"] = mean_interval(s.change(longest, trained))
         table.append(row)
     return pd.DataFrame(table)
@@ -111,7 +107,7 @@ def said(series: Series, row: Mapping[str, float], trained: int, longest: int) -
     if longest not in series.lengths():
         return f"{series.name}: no positions beyond {max(series.lengths()):,}."
     change, low, high = (row[name] for name in ("change", "low", "high"))
-    verdict = "uses the longer context" if high < 0 else "gets worse" if low > 0 else "no change that the seeds resolve"
+    verdict = "gets better" if high < 0 else "gets worse" if low > 0 else "no change that the seeds resolve"
     return f"{series.name}: {verdict}, {change:+.4f} nats [{low:+.4f}, {high:+.4f}] from {trained:,} to {longest:,}."
 
 
@@ -122,12 +118,12 @@ def loss_over_length(found: Sequence[Series], styles: Mapping[str, ArmStyle], tr
     ends = []
     for s in found:
         style, at = styles[s.name], s.lengths()
-        means = [float(np.mean(s.at(s.loss, n))) for n in at]
+        means = [float(np.mean(s.at(n))) for n in at]
         axes.plot(at, means, color=style.colour, linestyle=style.dash, marker=style.marker, markersize=5.5)
         for n in at:
-            y = s.at(s.loss, n)
+            y = s.at(n)
             axes.plot([n] * len(y), y, "o", color=style.colour, markersize=3.5, alpha=0.4, markeredgewidth=0)
-        alone = f": no positions beyond {at[-1]:,}" if len(at) == 1 else ""
+        alone = f": ends at {at[-1]:,}" if len(at) == 1 else ""
         ends.append((float(at[-1]), means[-1], s.name + alone, style.colour))
     sizes = sorted({n for s in found for n in s.lengths()})
     axes.set_xscale("log", base=2)
@@ -135,6 +131,7 @@ def loss_over_length(found: Sequence[Series], styles: Mapping[str, ArmStyle], tr
     axes.minorticks_off()
     axes.set_xlabel("tokens a row is read in")
     axes.set_ylabel("held-out loss (nats/token)")
+    axes.set_title("the same text in longer rows;  dots: seeds, lines: means", color=SOFT)
     line_labels(figure, axes, ends)
     return figure
 

@@ -2,8 +2,9 @@
 
 from lm.evals.answers import Answers
 from lm.evals.estimates import Estimates
+from lm.evals.infilling import Infilling
 from lm.evals.kinds import Kinds
 from lm.evals.lengths import Lengths
 from lm.evals.positions import Positions
 
-__all__ = ["Answers", "Estimates", "Kinds", "Lengths", "Positions"]
+__all__ = ["Answers", "Estimates", "Infilling", "Kinds", "Lengths", "Positions"]

@@ -31,10 +31,9 @@ class Lengths(Measure):
     a shorter length each is cut into several. So every length is asked for the same tokens; in longer rows more stands
     before them, and a model that can use it does better there.
 
-    loss_N: the mean over rows of N tokens; late_N: over the second half of each, which for a doubled length is where no
-    row of half the length reaches. details: loss_N, at each position. A length that the model has no positions for has
-    no number. scaling: of every RoPE in the model, for this measure alone, its factor being N over the trained length;
-    a model without RoPE has no numbers then.
+    loss_N: the mean over rows of N tokens; in the details at each position. A length that the model has no positions
+    for has no number. scaling: of every RoPE in the model, for this measure alone, its factor being N over the trained
+    length; a model without RoPE has no numbers then.
     """
 
     lengths: tuple[int, ...]
@@ -56,7 +55,6 @@ class Lengths(Measure):
         def look(params: Any) -> Found:
             found = {length: loss(params) for length, loss in at.items()}
             numbers = {f"loss_{length}": float(x.mean()) for length, x in found.items()}
-            numbers |= {f"late_{length}": float(x[length // 2 :].mean()) for length, x in found.items()}
             return Found(numbers, {f"loss_{length}": x.tolist() for length, x in found.items()})
 
         return look

@@ -11,15 +11,20 @@ REQUIRED: Any = object()
 
 # what a model computes for given tokens doesn't depend on these
 HARMLESS = frozenset({
-    "_attn_implementation", "_name_or_path", "architectures", "attn_implementation", "auto_map", "bad_words_ids",
-    "begin_suppress_tokens", "bos_token_id", "cache_implementation", "chunk_size_feed_forward", "cls_token_id",
-    "decoder_start_token_id", "dtype", "early_stopping", "eos_token_id", "finetuning_task", "forced_bos_token_id",
-    "forced_eos_token_id", "gradient_checkpointing", "id2label", "initializer_cutoff_factor", "initializer_factor",
-    "initializer_range", "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id", "length_penalty",
-    "mask_token_id", "max_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beams", "num_labels",
-    "output_attentions", "output_hidden_states", "output_past", "output_router_logits", "pad_token_id", "prefix",
-    "problem_type", "quantization_config_dict", "return_dict", "router_aux_loss_coef", "sep_token_id",
-    "task_specific_params", "torch_dtype", "torchscript", "transformers_version", "use_cache",
+    "_attn_implementation", "_name_or_path", "_num_labels", "architectures", "attn_implementation", "auto_map",
+    "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "cache_implementation", "chunk_size_feed_forward",
+    "cls_token_id", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping",
+    "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task",
+    "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "initializer_cutoff_factor",
+    "initializer_factor", "initializer_range", "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id",
+    "length_penalty", "mask_token_id", "max_length", "max_new_tokens", "min_length", "model_type",
+    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels", "num_return_sequences", "output_attentions",
+    "output_hidden_states", "output_past", "output_router_logits", "output_scores", "pad_token_id", "prefix",
+    "problem_type", "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate",
+    "router_aux_loss_coef", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
+    "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config",
+    "transformers_version", "typical_p", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
+    "use_cache",
 })  # fmt: skip
 HARMLESS_PARTS = ("dropout", "_pdrop", "summary_")  # of the names of fields
 

@@ -41,7 +41,10 @@ class Tensors:
     def _find(self) -> dict[str, str]:
         index = self.folder / INDEX
         if index.exists():
-            named = json.loads(index.read_text())["weight_map"]
+            try:
+                named = dict(json.loads(index.read_text())["weight_map"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise HubError(f"{index} can't be read: {type(error).__name__}: {error}") from None
             for file in sorted(set(named.values())):
                 absent = sorted({name for name, at in named.items() if at == file} - set(self._open(file).keys()))
                 if absent:
@@ -105,7 +108,7 @@ def write(folder: Path, tensors: Iterator[tuple[str, np.ndarray]], shard: int = 
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A folder to fill, which is at `path` once all is in it. Raises HubError where something is there already."""
     folder = Path(path)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise HubError(f"{folder} isn't empty; give a new folder")
     part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -114,7 +117,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise HubError(f"can't write {folder}: {reason(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

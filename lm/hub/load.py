@@ -96,8 +96,8 @@ def copied(tensors: Tensors, copies: Mapping[str, str]) -> set[str]:
 
 
 def made(plan: Plan, tensors: Mapping[str, np.ndarray] | Tensors, path: str) -> np.ndarray:
-    """One parameter, float32, from its tensors."""
-    rows = {}
+    """One parameter, float32, from its tensors; besides it there is never more than one layer's part of it."""
+    whole = np.empty(plan.shapes[path].shape, np.float32)
     for rule, place in plan.makers[path]:
         shapes = [plan.shape(name, rule) for name in rule.ours]
         found = [tensors[name].astype(np.float32) for name in rule.theirs]
@@ -107,12 +107,16 @@ def made(plan: Plan, tensors: Mapping[str, np.ndarray] | Tensors, path: str) -> 
             raise _misshapen(rule, found, shapes[place], str(error)) from None
         if row.shape != shapes[place]:
             raise _misshapen(rule, found, shapes[place], f"they make {row.shape}")
-        rows[rule.index] = row
-    return rows[None] if None in rows else np.stack([rows[i] for i in range(len(rows))])
+        whole[... if rule.index is None else rule.index] = row
+    return whole
 
 
 def _misshapen(rule: Any, found: list[np.ndarray], shape: tuple[int, ...], why: str) -> HubError:
     return HubError(f"{rule.theirs[0]} {found[0].shape} doesn't fit {rule.ours[0]} {shape}: {why}")
+
+
+WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+UNWANTED = ["*/*", "consolidated*"]  # other formats in folders of their own; the same weights in Mistral's layout
 
 
 def is_model(path: Path) -> bool:
@@ -132,6 +136,6 @@ def folder(path: str | Path) -> Path:
     except ImportError:
         raise HubError(f"there is no folder {path}; to fetch it from the hub: pip install huggingface_hub") from None
     try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+        return Path(snapshot_download(path, allow_patterns=WANTED, ignore_patterns=UNWANTED))
     except Exception as error:
         raise HubError(f"there is no folder {path}, and the hub doesn't give it: {error}") from None

@@ -12,16 +12,24 @@ from lm.hub.fields import Fields
 from lm.nn.rope import DynamicNTK, LinearScaling, Llama3Scaling, LongRoPE, RoPE, RoPEScaling, YaRN
 
 
-def read(fields: Fields, *, base: float = 10000.0, fraction: float | None = None, layers: str | None = None) -> RoPE:
+def read(
+    fields: Fields,
+    *,
+    base: float = 10000.0,
+    fraction: float | None = None,
+    layers: str | None = None,
+    original: int | None = None,
+) -> RoPE:
     """The newer `rope_parameters`, or `rope_theta` and `rope_scaling`. layers: the kind of layers it is asked for.
 
-    base and fraction: what the family takes where the file leaves them out. fraction None: its heads are always turned
-    whole (transformers doesn't look at that field then).
+    base, fraction and original (original_max_position_embeddings): what the family takes where the file leaves them
+    out. fraction None: its heads are always turned whole (transformers doesn't look at that field then).
     """
-    given: dict[str, Any] = dict(fields("rope_parameters", None) or fields("rope_scaling", None) or {})
+    given: dict[str, Any] = dict(fields("rope_scaling", None) or fields("rope_parameters", None) or {})
     if layers is not None and layers in given:
         given = dict(given[layers])
     fields.skip("rope_parameters", "rope_scaling", "max_position_embeddings", "original_max_position_embeddings")
+    fields.skip("rope_theta", "partial_rotary_factor")  # what is inside goes before them
     base = given.pop("rope_theta", None) or fields("rope_theta", base)
     share = given.pop("partial_rotary_factor", None)
     found = fields("partial_rotary_factor", 1.0 if fraction is None else fraction) if share is None else share
@@ -31,7 +39,7 @@ def read(fields: Fields, *, base: float = 10000.0, fraction: float | None = None
     kind = given.pop("rope_type", None) or old or "default"
     if kind not in KINDS:
         raise HubError(f"{fields.where}: rope_type='{kind}' isn't supported, only {', '.join(KINDS)}")
-    scaling = KINDS[kind](Given(given, fields))
+    scaling = KINDS[kind](Given(given, fields, original))
     if left := {name: value for name, value in given.items() if value is not None}:
         name, value = next(iter(left.items()))
         raise HubError(f"{fields.where}: {name}={value!r} of rope_type='{kind}' isn't known; it may change the result")
@@ -41,8 +49,8 @@ def read(fields: Fields, *, base: float = 10000.0, fraction: float | None = None
 class Given:
     """The parameters of one kind; each is taken out as it is read."""
 
-    def __init__(self, given: dict[str, Any], fields: Fields):
-        self._given, self.fields = given, fields
+    def __init__(self, given: dict[str, Any], fields: Fields, original: int | None):
+        self._given, self.fields, self._original = given, fields, original
 
     def __call__(self, name: str, default: Any = None) -> Any:
         value = self._given.pop(name, None)
@@ -54,12 +62,14 @@ class Given:
     def original_length(self) -> int:
         """Of the texts it was trained on first; a field outside goes before one inside."""
         inside = self("original_max_position_embeddings")
-        return self.fields("original_max_position_embeddings", None) or inside or self.fields("max_position_embeddings")
+        outside = self.fields("original_max_position_embeddings", self._original)
+        return outside or inside or self.fields("max_position_embeddings")
 
 
 def _yarn(given: Given) -> YaRN:
     """mscale and mscale_all_dim in one set the factor of rotated vectors; DeepSeek alone also scales the scores."""
     original = given.original_length()
+    given("finetuned")  # of the first YaRN models; nothing reads it
     mscale, all_dim = given("mscale"), given("mscale_all_dim")
     scales: dict[str, Any] = {"attention_factor": given("attention_factor")}
     plain = YaRN(

@@ -30,7 +30,7 @@ def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> str:
     Raises HubError where no family of transformers is this model, and for a folder that already has something in it.
     """
     family, config = family_for(model.spec, model.config.get("model_type"))
-    config = {name: model.config[name] for name in CARRIED if name in model.config} | config
+    config = carried(model.config, config) | config
     with files.new_folder(path) as folder:
         files.write(folder, tensors(family, model), shard)
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -48,6 +48,14 @@ CARRIED = (
     "id2label",
     "label2id",
 )
+
+
+def carried(source: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """What goes from the file that a model came from into the one that is written; no names of other classes."""
+    kept = {name: source[name] for name in CARRIED if name in source}
+    if len(kept.get("id2label") or ()) != config.get("num_labels"):
+        kept = {name: value for name, value in kept.items() if name not in ("id2label", "label2id")}
+    return kept
 
 
 def tensors(family: Family, model: Pretrained) -> Iterator[tuple[str, np.ndarray]]:

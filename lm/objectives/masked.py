@@ -14,7 +14,7 @@ from lm.models.model import Model
 from lm.objectives import fits
 from lm.objectives.draws import Draws
 from lm.objectives.loss import token_sums
-from lm.objectives.objective import Batch, Objective, Sums
+from lm.objectives.objective import Batch, Objective, Sums, only
 from lm.objectives.words import word_starts
 
 Unit = Literal["token", "word"]
@@ -63,9 +63,20 @@ class Masked(Objective):
             tokens[row, other] = rng.integers(codec.vocab, size=len(other))
         return {**batch, "tokens": tokens, "weights": weights}
 
+    def blanked(self, batch: HostBatch, place: int, codec: Codec, model: Model) -> HostBatch:
+        """From both sides, whatever share is masked in training."""
+        return one_masked(batch, place, codec)
+
     def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums:
         hidden = model.hidden(batch["tokens"], batch["positions"], batch["segments"], None, execution)
         return token_sums(model, hidden, batch["targets"], batch["weights"])
+
+
+def one_masked(batch: HostBatch, place: int, codec: Codec) -> HostBatch:
+    """Rows in which one token is the mask, and nothing else counts."""
+    tokens = batch["targets"].copy()
+    tokens[:, place] = codec.vocab
+    return {**batch, "tokens": tokens, "weights": only(batch, place)}
 
 
 def chosen(batch: HostBatch, draws: Draws, codec: Codec, rate: float, unit: Unit) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from lm.models.model import Model
 from lm.objectives import fits
 from lm.objectives.draws import Draws
 from lm.objectives.loss import token_sums
+from lm.objectives.masked import one_masked
 from lm.objectives.objective import Batch, Objective, Sums
 
 
@@ -49,6 +50,11 @@ class MaskedDiffusion(Objective):
             tokens[row, hidden] = codec.vocab
             scale[row, hidden] = len(places) / max(len(hidden), 1)
         return {**batch, "tokens": tokens, "scale": scale}
+
+    def blanked(self, batch: HostBatch, place: int, codec: Codec, model: Model) -> HostBatch:
+        """From both sides, as in the last step of sampling."""
+        asked = one_masked(batch, place, codec)
+        return {**asked, "scale": asked["weights"]}
 
     def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums:
         hidden = model.hidden(batch["tokens"], batch["positions"], batch["segments"], None, execution)

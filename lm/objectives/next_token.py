@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from lm.config import ConfigError, Scalar, config
+from lm.data.packing import Batch as HostBatch
+from lm.data.tokenizers import Codec
 from lm.models.execution import Execution
 from lm.models.model import Model
 from lm.objectives import fits
 from lm.objectives.loss import token_sums
-from lm.objectives.objective import Batch, Objective, Sums
+from lm.objectives.objective import Batch, Objective, Sums, only
 
 
 @config
@@ -32,6 +34,10 @@ class NextToken(Objective):
     def check(self, model: Model, length: int) -> None:
         fits.causal(fits.layers(model, self), self)
         model.check_context(length)
+
+    def blanked(self, batch: HostBatch, place: int, codec: Codec, model: Model) -> HostBatch:
+        """From what comes before."""
+        return {**batch, "weights": only(batch, place)}
 
     def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums:
         hidden = model.hidden(batch["tokens"], batch["positions"], batch["segments"], None, execution)

@@ -6,7 +6,9 @@ import abc
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from lm.config import ConfigError
 from lm.data.packing import Batch as HostBatch
 from lm.data.tokenizers import Codec
 from lm.models.execution import Execution
@@ -59,3 +61,18 @@ class Objective(abc.ABC):
     def prepare(self, batch: HostBatch, draws: Draws, codec: Codec, model: Model) -> HostBatch:
         """What the loss reads, on the host. Arrays have the rows first, and shapes that follow from the batch's."""
         return batch
+
+    def blanked(self, batch: HostBatch, place: int, codec: Codec, model: Model) -> HostBatch:
+        """What asks for the target at `place` of each row, given as much of the rest as this objective lets a model
+        see: a prepared batch in which nothing else counts. Rows are one document each, and that target isn't its end.
+
+        Raises ConfigError for an objective that doesn't ask for single tokens.
+        """
+        raise ConfigError(f"{type(self).__name__} doesn't ask for a single token of a row")
+
+
+def only(batch: HostBatch, place: int) -> np.ndarray:
+    """Weights [B L] of the targets at one place."""
+    weights = np.zeros_like(batch["weights"])
+    weights[:, place] = 1
+    return weights

@@ -18,7 +18,7 @@ from lm.nn.aux import joined
 from lm.nn.cost import Cost
 from lm.nn.cross import Context
 from lm.objectives import fits
-from lm.objectives.documents import Document, Pair, documents, fitting, for_decoder, for_encoder_decoder
+from lm.objectives.documents import Document, Pair, Row, documents, fitting, for_decoder, for_encoder_decoder
 from lm.objectives.draws import Draws
 from lm.objectives.loss import token_sums
 from lm.objectives.objective import Batch, Objective, Sums
@@ -73,12 +73,17 @@ class Pairs(Objective):
             made = self.pairs(parts, rng, codec)
             whole = [(part.segment, pair) for part, pair in zip(parts, made, strict=True) if pair is not None]
             rows.append(fitting(whole, *room, rng))
-        if isinstance(model, EncoderDecoder):
-            return for_encoder_decoder(rows, *room, start=codec.eot)
-        return for_decoder(rows, room.both, start=codec.eot)
+        return laid_out(rows, room, codec, model)
 
     def __call__(self, model: Any, batch: Batch, execution: Execution) -> Sums:
         return token_sums(model, hidden(model, batch, execution), batch["targets"], batch["weights"])
+
+
+def laid_out(rows: Sequence[Row], room: Room, codec: Codec, model: Model) -> HostBatch:
+    """Rows of pairs as the model reads them."""
+    if isinstance(model, EncoderDecoder):
+        return for_encoder_decoder(rows, *room, start=codec.eot)
+    return for_decoder(rows, room.both, start=codec.eot)
 
 
 def hidden(model: Any, batch: Batch, execution: Execution) -> Hidden:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from lm.config import ConfigError, config
+from lm.data.packing import Batch as HostBatch
 from lm.data.tokenizers import Codec
+from lm.models.model import Model
 from lm.objectives.documents import Document, Pair
-from lm.objectives.pairs import Pairs, Room, check_share
+from lm.objectives.pairs import Pairs, Room, check_share, laid_out
 from lm.objectives.spans import composition, placed, shared
 
 
@@ -61,6 +63,15 @@ class SpanCorruption(Pairs):
             self._pair(part.tokens, len(text), lost, count, rng, codec) if lost > 0 else None
             for part, text, (lost, count) in zip(parts, texts, numbers, strict=True)
         ]
+
+    def blanked(self, batch: HostBatch, place: int, codec: Codec, model: Model) -> HostBatch:
+        """As a span of one token, given the rest and the span's sentinel, but not that it is one token."""
+        rows, sentinel = [], [codec.vocab]
+        for tokens in batch["targets"]:
+            source = np.concatenate([tokens[:place], sentinel, tokens[place + 1 :]])
+            target = np.concatenate([sentinel, tokens[place : place + 1], [codec.eot]])
+            rows.append([(1, Pair(source, target, np.array([0, 1, 0], np.float32)))])
+        return laid_out(rows, Room(batch["targets"].shape[1], 3), codec, model)
 
     def _pair(
         self, tokens: np.ndarray, length: int, lost: int, count: int, rng: np.random.Generator, codec: Codec

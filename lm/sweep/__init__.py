@@ -1,6 +1,7 @@
 """Experiments, their manifests and their results."""
 
 from lm.sweep.claims import (
+    Above,
     Advantage,
     Claim,
     Delayed,
@@ -30,6 +31,7 @@ from lm.sweep.transfer import LRTransfer
 __all__ = [
     "TPE",
     "Ablation",
+    "Above",
     "Advantage",
     "Claim",
     "Delayed",

@@ -147,6 +147,23 @@ class Near(Claim):
 
 
 @config
+class Above(Claim):
+    """In every seed (series, metric) `of` ends above `over`, by more than `margin`."""
+
+    expected: str
+    of: tuple[str, str]
+    over: tuple[str, str]
+    margin: float = 0.0
+
+    def judge(self, measured: Measured) -> tuple[str, bool | None]:
+        ours, theirs = (measured.ends(metric, series) for series, metric in (self.of, self.over))
+        apart = [ours[s] - theirs[s] for s in ours if s in theirs]
+        each = [f"{s}: {m} {_spread(x.values())}" for (s, m), x in ((self.of, ours), (self.over, theirs))]
+        text = "; ".join(each) + (f"; apart by {_spread(apart)}" if apart else "")
+        return text, _all(x > self.margin for x in apart)
+
+
+@config
 class NeverBelow(Claim):
     """Nowhere on its way is the metric below `gold` by more than `slack`, which is what the noise of finitely many
     examples allows."""

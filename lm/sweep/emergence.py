@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from lm.config import ConfigError, config, replace
+from lm.config import ConfigError, config, replace, unknown
 from lm.sweep.claims import Claim
 from lm.sweep.experiment import Experiment
 from lm.train.parametrization import at_width
@@ -21,13 +21,15 @@ Over = Literal["step", "tokens", "flops", "params"]
 class Panel:
     """One panel of the figure. metrics: names or patterns ("answers.exact", "kinds.accuracy_*"), as the runs' rows call
     them: split and column. golds: metrics that theory gives, drawn as dashed lines; levels: named constants, likewise.
-    log: a logarithmic y axis."""
+    log: a logarithmic y axis. series: those that are shown, where a metric of one name means something else in others; ():
+    all."""
 
     title: str
     metrics: tuple[str, ...]
     golds: tuple[str, ...] = ()
     levels: dict[str, float] | None = None
     log: bool = False
+    series: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.metrics:
@@ -70,6 +72,10 @@ class Emergence(Experiment):
             raise ConfigError("an emergence experiment has at least one arm and one panel to show")
         if self.over == "params" and len(self.sizes or {}) < 2:
             raise ConfigError("over='params' takes at least two sizes")
+        for panel in self.panels:
+            known = panel.series and (self.arms if self.over == "params" else self.arms_resolved())
+            if lost := next((name for name in panel.series if name not in known), None):
+                raise ConfigError(unknown(lost, known, f"panel '{panel.title}': there is no series"))
         if self.profile is not None and self.profile not in {m.name for m in self.base.record.measures}:
             raise ConfigError(f"profile='{self.profile}' is no measure of the base: add it to base.record.measures")
 

@@ -33,6 +33,11 @@ class Measure(abc.ABC):
 
     name: str
 
+    def check(self, program: Program) -> None:
+        """Raises ConfigError for a model that can't be measured: all but decoders that predict the next token, unless a
+        measure knows better."""
+        fits.causal(as_decoder(program.model, f"measure {self.name}").each(), f"measure {self.name}")
+
     @abc.abstractmethod
     def prepare(self, program: Program, data: Source) -> Look:
         """The measure for models of this program, on examples of its own or of `data`, the same for every seed.
@@ -47,5 +52,5 @@ def prepared(measure: Measure, program: Program, data: Source) -> Look:
 
 @functools.lru_cache(maxsize=64)
 def _prepared(measure: Measure, program: Program, data: Source) -> Look:
-    fits.causal(as_decoder(program.model, f"measure {measure.name}").each(), f"measure {measure.name}")
+    measure.check(program)
     return measure.prepare(program, data)

@@ -68,7 +68,6 @@ def losses(spec: Decoder, weights: Decoder, tokens: np.ndarray, targets: np.ndar
 
 def check(result: Any, length: int, expected: np.ndarray) -> None:
     assert result.numbers[f"loss_{length}"] == pytest.approx(expected.mean(), rel=1e-5)
-    assert result.numbers[f"late_{length}"] == pytest.approx(expected[:, length // 2 :].mean(), rel=1e-5)
     np.testing.assert_allclose(result.details[f"loss_{length}"], expected.mean(0), rtol=1e-5)
 
 
@@ -93,7 +92,7 @@ def test_so_many_rows_spread_over_the_text(text: Data) -> None:
 def test_a_length_without_positions_has_no_number(text: Data) -> None:
     """And none that isn't finite: it is missing, as if it hadn't been asked for."""
     result = found(Lengths(lengths=LENGTHS), model(position=Learned(length=16)), text)
-    assert result.numbers.keys() == {"loss_8", "late_8", "loss_16", "late_16"}
+    assert result.numbers.keys() == {"loss_8", "loss_16"}
     assert result.details.keys() == {"loss_8", "loss_16"} and all(np.isfinite(list(result.numbers.values())))
 
 
@@ -108,7 +107,7 @@ def test_a_scaling_is_of_the_same_weights_by_as_much_as_the_rows_are_longer(text
         spec = replace(model(), {"block.mixer.position": position})
         check(result, length, losses(spec, model(), tokens.reshape(-1, length), targets.reshape(-1, length)))
     assert result.numbers["loss_8"] == pytest.approx(plain.numbers["loss_8"], rel=1e-6)
-    assert abs(result.numbers["late_32"] - plain.numbers["late_32"]) > 1e-3
+    assert abs(result.numbers["loss_32"] - plain.numbers["loss_32"]) > 1e-3
 
 
 def test_a_model_without_rope_has_no_numbers_under_a_scaling(text: Data) -> None:

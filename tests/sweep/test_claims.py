@@ -10,6 +10,7 @@ import pytest
 from lm.analysis.emergence.measured import Measured
 from lm.config import ConfigError
 from lm.sweep import (
+    Above,
     Advantage,
     Claim,
     Delayed,
@@ -60,6 +61,7 @@ class TestAnyClaim:
             Delayed(expected="", series="arm", early="m", late="o", level=0.5),
             Together(expected="", series="arm", metrics=("m", "o")),
             Near(expected="", series="arm", metric="m", gold="o", tolerance=0.1),
+            Above(expected="", of=("arm", "m"), over=("arm", "o")),
             NeverBelow(expected="", series="arm", metric="m", gold="o"),
             Dwells(expected="", series="arm", metric="m", gold="o", tolerance=0.1),
             Staircase(expected="", series="arm", metrics="o", level=0.5, count=1),
@@ -306,6 +308,26 @@ class TestShape:
     def test_few_points_say_nothing(self) -> None:
         judged = self.JUMP.judged(of({"m": [SOON]}))
         assert judged.holds is None and judged.seen == "arm: m not known: fewer than 6 places were measured"
+
+
+class TestAbove:
+    CLAIM = Above(expected="", of=("a", "m"), over=("b", "n"), margin=0.25)
+
+    def judged(self, ours: Seeds, theirs: Seeds):
+        return self.CLAIM.judged(table({"a": {"m": ours}, "b": {"n": theirs}}))
+
+    def test_in_the_end_in_every_seed_by_more_than_the_margin(self) -> None:
+        half = [{1: 0.5, 10: 0.5}] * 2
+        assert self.judged([{1: 0.0, 10: 1.0}, {1: 0.0, 10: 0.8}], half).holds is True
+        assert self.judged([{1: 1.0, 10: 1.0}, {1: 1.0, 10: 0.75}], half).holds is False
+
+    def test_seeds_that_both_have(self) -> None:
+        assert self.judged([{1: 1.0}, {1: 0.0}], [{1: 0.5}]).holds is True
+
+    def test_words(self) -> None:
+        assert self.judged([{1: 1.0}, {1: 0.75}], [{1: 0.5}, {1: 0.5}]).seen == (
+            "a: m 0.875 [0.75, 1]; b: n 0.5; apart by 0.375 [0.25, 0.5]"
+        )
 
 
 class TestAdvantage:

@@ -109,6 +109,13 @@ class TestPlans:
         with pytest.raises(ConfigError, match=words):
             emergence(**changes)
 
+    @pytest.mark.parametrize("over", ["step", "params"])
+    def test_a_panel_is_about_series_there_are(self, over: Any) -> None:
+        panels = (Panel(title="a", metrics=("m",), series=("nothing",)),)
+        sizes = at_widths(BASE, (8, 16)) if over == "params" else None
+        with pytest.raises(ConfigError, match="panel 'a': there is no series 'nothing'"):
+            emergence(panels=panels, over=over, sizes=sizes)
+
     def test_a_panel_shows_something(self) -> None:
         with pytest.raises(ConfigError, match="panel 'empty' shows no metric"):
             Panel(title="empty", metrics=())

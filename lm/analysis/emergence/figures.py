@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import matplotlib
@@ -53,6 +53,8 @@ class Panel(Protocol):
     def levels(self) -> Mapping[str, float] | None: ...
     @property
     def log(self) -> bool: ...
+    @property
+    def series(self) -> tuple[str, ...]: ...
 
 
 class Line(NamedTuple):
@@ -92,7 +94,7 @@ def _styles(measured: Measured) -> dict[str, ArmStyle]:
 def _draw(axes: Axes, measured: Measured, panel: Panel, over: str, styles: Mapping[str, ArmStyle]) -> None:
     metrics, unknown = _known(measured, panel.metrics)
     golds, more = _known(measured, panel.golds)
-    lines = _lines(measured, metrics, styles)
+    lines = _lines(measured, metrics, {name: style for name, style in styles.items() if name in shown(panel, styles)})
     x = [x for line in lines for x in _draw_line(axes, measured, line, over)]
     axes.set_title(panel.title)
     axes.set_xlabel(LABELS.get(over, over))
@@ -116,6 +118,11 @@ def _draw(axes: Axes, measured: Measured, panel: Panel, over: str, styles: Mappi
     if unknown or more:
         said = f"not measured: {', '.join([*unknown, *more])}"
         axes.text(0.5, 0.5, wrapped(said, 36), transform=axes.transAxes, ha="center", va="center", color=SOFT)
+
+
+def shown(panel: Panel, series: Iterable[str]) -> list[str]:
+    """Those of `series` that a panel is about."""
+    return [name for name in series if not panel.series or name in panel.series]
 
 
 def _known(measured: Measured, patterns: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lm.analysis.ablation import Item, provenance
-from lm.analysis.emergence.figures import Panel, over_loss_figure, panels_figure, profile_figure
+from lm.analysis.emergence.figures import Panel, over_loss_figure, panels_figure, profile_figure, shown
 from lm.analysis.emergence.measured import Measured
 from lm.analysis.emergence.verdict import STRONG, CurveVerdict, bimodal_words, curve_verdict, verdict
+from lm.analysis.paired import mean_interval
 from lm.analysis.report import Code, Plot, Report, Section, Table
 from lm.analysis.tables import TableError, finished
 from lm.analysis.text import Column, either
@@ -54,6 +55,7 @@ def emergence_report(
         Section(heading="Question", items=tuple(question_items)),
         Section(heading="Answer", items=tuple(answer)),
         Section(heading="Expected and seen", items=(_claims_table(judged),) if judged else ()),
+        Section(heading="In the end", items=_ends(measured, panels)),
         Section(heading="Curves", items=tuple(_figures(measured, panels, over, profile, asked)), terminal=False),
         Section(heading="Jumps", items=(_verdict_table(found, over),) if found else ()),
         Section(heading="Notes", items=tuple([*dropped, *notes])),
@@ -77,6 +79,24 @@ def _claims_table(judged: Sequence[Judged]) -> Table:
         "unless it is said that a mean is judged. Brackets: the range over seeds."
     )
     return Table(name="claims", frame=frame, columns=columns, caption=caption)
+
+
+def _ends(measured: Measured, panels: Sequence[Panel]) -> tuple[Item, ...]:
+    """A row a series, a column a panel of one metric, with no number where the panel is about other series."""
+    single = [p for p in panels if len(p.metrics) == 1 and p.metrics[0] in measured.metrics]
+    if not single or len(measured.series) < 2:
+        return ()
+    frame = []
+    for series in measured.series:
+        row: dict[str, object] = {"series": series}
+        for k, panel in enumerate(single):
+            if series in shown(panel, measured.series):
+                row[f"mean_{k}"], row[f"sd_{k}"], _, _ = mean_interval([*measured.ends(panel.metrics[0], series).values()])
+        frame.append(row)
+    forms = [(f"{{mean_{k}:.4f}} ± {{sd_{k}:.4f}}", f"{{mean_{k}:.4f}}") for k in range(len(single))]
+    columns = [Column("series", ("{series}",)), *(Column(p.title, f) for p, f in zip(single, forms, strict=True))]
+    caption = "Means over seeds of what was measured last, ± standard deviation over seeds."
+    return (Table(name="ends", frame=pd.DataFrame(frame), columns=tuple(columns), caption=caption),)
 
 
 def _figures(

@@ -46,8 +46,8 @@ class Bart(Family):
     def read(self, fields: Fields) -> EncoderDecoder:
         for name, value in self.agreed().items():
             fields.only(name, value)
-        fields.skip("init_std", "encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "tokenizer_class")
-        fields.skip("_num_labels", "force_bos_token_to_be_generated")
+        fields.skip("init_std", "encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers")
+        fields.skip("force_bos_token_to_be_generated")
         if fields.architecture not in ("", self.names + "Model", self.names + self.head):
             raise HubError(f"{fields.where}: {fields.architecture} isn't supported, only {self.names}{self.head}")
         encoder, decoder, shared = self.tables(fields)

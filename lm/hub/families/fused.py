@@ -159,6 +159,7 @@ class Falcon(Fused):
         width = fields("hidden_size", 4544)
         parallel = fields("parallel_attn", True)
         norms = fields("num_ln_in_parallel_attn", 2) if new else fields.only("num_ln_in_parallel_attn", 1)
+        fields.only("apply_residual_connection_post_layernorm", False)
         fields.only("alibi", False)  # transformers rounds its slopes to bfloat16
         residual = PreNorm() if not (parallel or new) else Parallel() if norms == 2 else SharedParallel()
         return Decoder(
@@ -218,7 +219,7 @@ class Falcon(Fused):
 
 SAID_BY_TRAINING = (  # in the first checkpoints
     "pretraining_tp", "slow_but_exact", "seq_length", "masked_softmax_fusion", "attention_softmax_in_fp32",
-    "bias_dropout_fusion", "skip_bias_add", "skip_bias_add_qkv", "unk_token_id", "offset_alibi",
+    "bias_dropout_fusion", "skip_bias_add", "skip_bias_add_qkv", "offset_alibi",
 )  # fmt: skip
 
 

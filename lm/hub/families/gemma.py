@@ -87,6 +87,7 @@ class Gemma2(Gemma):
 
     def window(self, fields: Fields, i: int) -> int | None:
         window = fields("sliding_window", 4096)
+        fields.skip("sliding_window_size")  # the first files say it twice
         return window if self.kind(fields, i) == SLIDING else None
 
     def write(self, spec: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lm.hub import rope
+from lm.hub.errors import HubError
 from lm.hub.families.llama import Llama
 from lm.hub.families.llama_like import not_said
 from lm.hub.family import Rule, linear
@@ -13,7 +14,7 @@ from lm.hub.fields import Fields
 from lm.hub.forms import Dense, Flat, Joined, Unpaired
 from lm.models.decoder import Decoder
 from lm.nn.block import Residual, Sandwich
-from lm.nn.rope import RoPE
+from lm.nn.rope import LongRoPE, RoPE
 
 GATE_UP = Rule(("ff.gate.weight", "ff.up.weight"), ("mlp.gate_up_proj.weight",), Joined(Dense()))
 
@@ -79,18 +80,25 @@ class Phi3(Llama):
     vocab, width, hidden, epsilon, ff_biases = 32064, 3072, 8192, 1e-5, False
 
     def position(self, fields: Fields, i: int) -> RoPE:
-        return rope.read(fields, fraction=1.0)
+        found = rope.read(fields, fraction=1.0, original=4096)
+        if not isinstance(found.scaling, LongRoPE | None):
+            raise HubError(f"{fields.where}: rope of {fields.type} is plain or longrope in transformers, no other")
+        return found
 
     def window(self, fields: Fields, i: int) -> int | None:
         return fields.nullable("sliding_window", None)
 
     def biases(self, fields: Fields) -> dict[str, bool]:
         fields.only("attention_bias", False)
+        for name in ("full_attn_mod", "interpolate_factor"):  # of Phi-4-mini's own code
+            fields.only(name, 1)
         return {}
 
     def write_mixers(self, spec: Decoder, mixers: list[Any]) -> dict[str, Any]:
         found = not_said(super().write_mixers(spec, mixers), "attention_bias", "head_dim")
-        return found | {"sliding_window": mixers[0].mask.window}
+        scaling = mixers[0].position.scaling  # transformers takes 4096 where this field isn't outside
+        original = {"original_max_position_embeddings": scaling.original_length} if scaling else {}
+        return found | {"sliding_window": mixers[0].mask.window} | original
 
     def mixer_rules(self, spec: Decoder, mixer: Any) -> Iterator[Rule]:
         joined = tuple(f"mixer.{name}.weight" for name in ("query", "key", "value"))

@@ -17,6 +17,7 @@ from lm.nn.norms import LayerNorm
 from lm.nn.positions import Learned
 
 QKV = ("mixer.query", "mixer.key", "mixer.value")
+UNREAD = ("n_ctx", "n_special", "predict_special_tokens")  # in the first files; transformers doesn't look at them
 
 
 class GPT2(Family):
@@ -29,7 +30,7 @@ class GPT2(Family):
         fields.only("scale_attn_weights", True)
         fields.only("scale_attn_by_inverse_layer_idx", False)
         fields.only("add_cross_attention", False)
-        fields.skip("reorder_and_upcast_attn", "n_ctx")
+        fields.skip("reorder_and_upcast_attn", *UNREAD)
         width, heads, norm = (
             fields("n_embd", 768),
             fields("n_head", 12),
@@ -112,7 +113,7 @@ class GPT1(GPT2):
 
     def read(self, fields: Fields) -> Decoder:
         width, heads = fields("n_embd", 768), fields("n_head", 12)
-        fields.skip("n_ctx", "n_special", "predict_special_tokens")
+        fields.skip(*UNREAD)
         name = fields.only("afn", *ACTIVATIONS)
         return Decoder(
             vocab=fields("vocab_size", 40478),

@@ -19,6 +19,9 @@ from lm.nn.norms import Norm, RMSNorm
 from lm.nn.rope import RoPE
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+# in released files, and transformers looks at none of them; what would be another model were they true is NEVER
+UNREAD = ("pretraining_tp", "max_sequence_length", "is_llama_config")
+NEVER = ("rope_interleaved", "use_mrope", "lm_head_bias")
 
 
 class Llama(Family):
@@ -40,7 +43,9 @@ class Llama(Family):
     norms: ClassVar[dict[str, str]] = {"mixer": "input_layernorm", "ff": "post_attention_layernorm"}
 
     def read(self, fields: Fields) -> Decoder:
-        fields.skip("max_position_embeddings", "pretraining_tp")
+        fields.skip("max_position_embeddings", *UNREAD)
+        for name in NEVER:
+            fields.only(name, False)
         norm, residual = self.norm(fields), self.residual(fields)
         layers = range(fields("num_hidden_layers", self.depth))
         blocks = [
@@ -109,7 +114,7 @@ class Llama(Family):
     def ff(self, fields: Fields, i: int) -> FeedForward:
         del i
         activation = activations.read(fields, "hidden_act", "silu")
-        bias = fields("mlp_bias", False) if self.ff_biases else False
+        bias = fields("mlp_bias", False) if self.ff_biases else fields.only("mlp_bias", False)
         return GatedMLP(hidden=fields("intermediate_size", self.hidden), activation=activation, bias=bias)
 
     # ---- the way back ----

@@ -20,9 +20,10 @@ from lm.nn.ssm.gated_norm import GateThenNorm
 from lm.nn.ssm.mamba import Mamba
 from lm.nn.ssm.mamba2 import Mamba2
 
-INITIAL = (
+UNREAD = (  # about initial values, ways to compute, and what other fields say
     "time_step_min", "time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme", "time_step_rank",
     "rescale_prenorm_residual", "residual_in_fp32", "use_mambapy", "use_associative_scan", "intermediate_size",
+    "d_inner", "d_model", "n_layer", "pad_vocab_size_multiple", "ssm_cfg", "fused_add_norm", "norm_before_gate",
 )  # fmt: skip
 
 
@@ -72,7 +73,8 @@ class Backbone(Family):
 
     def decoder(self, fields: Fields, mixer: Mamba | Mamba2, *, vocab: int, depth: int, tied: bool) -> Decoder:
         fields.only("hidden_act", "silu")
-        fields.skip(*INITIAL)
+        fields.only("rms_norm", True)
+        fields.skip(*UNREAD)
         norm = RMSNorm(epsilon=fields("layer_norm_epsilon", 1e-5))
         return Decoder(
             vocab=fields("vocab_size", vocab),
@@ -218,6 +220,7 @@ class Bamba(Llama):
 
     def mixer(self, fields: Fields, i: int) -> Any:
         fields.skip("mamba_chunk_size", "mamba_expand", "num_logits_to_keep", "z_loss_coefficient")
+        fields.skip("attn_rotary_emb", "use_mamba_kernels")
         attention = super().mixer(fields, i)
         heads, width = fields("mamba_n_heads", 128), fields("hidden_size", self.width)
         each = fields("mamba_d_head", "auto")

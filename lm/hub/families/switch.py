@@ -47,7 +47,8 @@ class Switch(T5):
         fields.only("batch_prioritized_routing", False)
         fields.only("num_selected_experts", 1)
         fields.only("router_type", "tokens_masked")
-        fields.skip("router_jitter_noise", "add_router_probs", "router_z_loss_coef")
+        fields.only("reuse_router", False)
+        fields.skip("capacity_factor", "router_jitter_noise", "add_router_probs", "router_z_loss_coef")
         return MoE(
             expert=expert,
             experts=fields("num_experts", 8),

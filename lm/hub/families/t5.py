@@ -50,7 +50,7 @@ class T5(Family):
 
     def read(self, fields: Fields) -> Model:
         fields.only("is_decoder", False)
-        fields.skip("n_positions", "tokenizer_class")
+        fields.skip("n_positions", "scalable_attention")
         layers = fields("num_layers", self.depth)
         decoder_layers = fields("num_decoder_layers", layers)
         both = {

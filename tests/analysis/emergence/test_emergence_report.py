@@ -15,6 +15,7 @@ from lm.analysis.emergence.measured import Measured
 from lm.analysis.emergence.report import emergence_report
 from lm.analysis.emergence.scores import wilson
 from lm.analysis.report import Plot, Report
+from lm.analysis.text import MISSING
 from lm.sweep import Panel as PanelValue
 from tests.analysis.emergence.made import runs, table
 
@@ -96,6 +97,18 @@ class TestReport:
         assert (tmp_path / "panels.png").stat().st_size > 5000
         assert pd.read_csv(tmp_path / "claims.csv")["holds"].tolist() == ["yes", "no", "can't be said"]
 
+    def test_what_was_measured_last(self) -> None:
+        """A row a series, a column a panel of one metric, and no number where a panel is about others."""
+        made = report(
+            table({"a": {"x.m": [{1: 9.0, 2: 0.5}, {1: 9.0, 2: 1.5}]}, "b": {"x.m": [{1: 9.0, 2: 3.0}], "x.n": [{2: 4.0}]}}),
+            panels=(panel("x.m"), panel("x.m", series=("b",)), panel("x.n"), panel("x.m", "x.n"), panel("x.lost")),
+        )  # fmt: skip
+        ends = next(t for t in made.tables if t.name == "ends")
+        assert ends.cells == [["a", "1.0000 ± 0.7071", MISSING, MISSING], ["b", "3.0000", "3.0000", "4.0000"]]
+
+    def test_a_single_series_has_its_ends_in_the_figure(self) -> None:
+        assert "ends" not in [t.name for t in report(training()).tables]
+
     def test_all_that_held(self) -> None:
         made = report(addition(), judged=[("it jumps", "it jumped", True)])
         assert "Of 1 expectation 1 held, 0 did not." in made.text()
@@ -165,6 +178,13 @@ class TestPanels:
         ]  # fmt: skip
         assert axes.get_title("left") == "a title" and axes.get_xlabel() == "step" and axes.get_xscale() == "log"
         assert axes.get_ylim() == (-0.04, 1.04) and axes.get_legend() is None
+
+    def test_series_that_a_panel_isnt_about_are_left_out(self) -> None:
+        both = table({"a": {"x.m": [{1: 0.1, 2: 0.2, 3: 0.3}]}, "b": {"x.m": [{1: 0.4, 2: 0.5, 3: 0.6}]}})
+        first, second = axes_of(panels_figure(both, (panel("x.m"), panel("x.m", series=("b",))), "step"))
+        assert [y for _, y in curves_in(first)] == [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
+        assert [y for _, y in curves_in(second)] == [[0.4, 0.5, 0.6]]
+        assert second.lines[0].get_color() == first.lines[1].get_color()
 
     def test_what_theory_gives_is_the_mean_of_its_ends(self) -> None:
         made = panel("heldout.loss", golds=("positions.bigram",), levels={"chance": 0.3}, log=True)
