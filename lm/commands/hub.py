@@ -56,10 +56,14 @@ class Export(Shared):
 
         model, codec = open_model(self.run, self.step)
         ends = {} if model.config else {"bos_token_id": codec.eot, "eos_token_id": codec.eot}
-        family = hub.save(hub.Pretrained(model.spec, model.params, ends | model.config), self.out)
-        if model.config:
-            tokenizers.copy(Path(self.run), Path(self.out))
-        else:
-            tokenizers.write(codec, Path(self.out))
+
+        def tokenizer(folder: Path) -> None:
+            if model.config:
+                tokenizers.copy(Path(self.run), folder)
+            else:
+                tokenizers.write(codec, folder)
+
+        exported = hub.Pretrained(model.spec, model.params, ends | model.config)
+        family = hub.save(exported, self.out, beside=tokenizer)
         print(f"{family} of {model.spec.cost(1).params:,} parameters: {self.out}")
         return 0

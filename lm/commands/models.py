@@ -17,10 +17,13 @@ def open_model(path: str, step: int | None = None) -> tuple[Pretrained, Codec]:
     """
     from lm import hub
     from lm.data import tokenizer_file
+    from lm.hub import HubError
     from lm.train.load import load_run
 
     folder = Path(path)
     if hub.is_model(folder):
+        if step is not None:
+            raise HubError(f"{path} has no step {step}: only runs of ours have snapshots; leave out the step")
         return hub.load(folder), tokenizer_file(folder).train(())
     loaded = load_run(folder, step=step)
     return hub.Pretrained(loaded.run.model, loaded.params, {}), loaded.codec

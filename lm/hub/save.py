@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,15 @@ from lm.nn.block import Block
 from lm.nn.moe import MoE
 
 
-def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> str:
+def save(
+    model: Pretrained,
+    path: str | Path,
+    shard: int = files.SHARD,
+    beside: Callable[[Path], None] | None = None,
+) -> str:
     """Writes config.json and safetensors that transformers loads, in files of at most `shard` bytes; gives the type.
 
+    beside: writes what else belongs into the folder, which appears when all is there.
     Raises HubError where no family of transformers is this model, and for a folder that already has something in it.
     """
     family, config = family_for(model.spec, model.config.get("model_type"))
@@ -34,6 +40,8 @@ def save(model: Pretrained, path: str | Path, shard: int = files.SHARD) -> str:
     with files.new_folder(path) as folder:
         files.write(folder, tensors(family, model), shard)
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        if beside is not None:
+            beside(folder)
     return config["model_type"]
 
 

@@ -26,8 +26,12 @@ class Headed(Model):
     head: Head
 
     def __post_init__(self) -> None:
-        if isinstance(self.body, Decoder) and (not self.body.tied or self.body.head_bias):
+        if not isinstance(self.body, Decoder):
+            return
+        if not self.body.tied or self.body.head_bias:
             raise ConfigError("body: this decoder's own head would be of no use; give it tied=True, head_bias=False")
+        if self.body.logit_scale != 1 or self.body.softcap is not None:
+            raise ConfigError("body: logit_scale and softcap are of the decoder's own head; give it 1.0 and None")
 
     @property
     def vocab(self) -> int:  # type: ignore[override]

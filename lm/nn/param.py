@@ -26,9 +26,7 @@ def normal(std: float) -> Initializer:
     return jax.nn.initializers.truncated_normal(std / 0.8796256610342398)
 
 
-def param(
-    rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, init: Initializer, *, shared: bool = False
-) -> nnx.Param:
+def param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, init: Initializer, *, shared: bool = False) -> nnx.Param:
     """Declares a float32 parameter. `axes` names each dimension in the words of the design's table.
 
     shared: a stack of layers has it once.

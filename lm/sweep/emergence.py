@@ -21,8 +21,8 @@ Over = Literal["step", "tokens", "flops", "params"]
 class Panel:
     """One panel of the figure. metrics: names or patterns ("answers.exact", "kinds.accuracy_*"), as the runs' rows call
     them: split and column. golds: metrics that theory gives, drawn as dashed lines; levels: named constants, likewise.
-    log: a logarithmic y axis. series: those that are shown, where a metric of one name means something else in others; ():
-    all."""
+    log: a logarithmic y axis. series: those that are shown, as where a metric of one name means something else in
+    others; (): all."""
 
     title: str
     metrics: tuple[str, ...]

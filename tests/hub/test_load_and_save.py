@@ -193,6 +193,18 @@ def test_a_model_that_transformers_lacks(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_all_or_nothing(tmp_path: Path) -> None:
+    """What is written beside the model belongs to it: where that fails there is no folder."""
+
+    def fails(folder: Path) -> None:
+        assert (folder / files.ONE).is_file()
+        raise hub.HubError("no tokenizer")
+
+    with pytest.raises(hub.HubError, match="no tokenizer"):
+        hub.save(model(), tmp_path / "model", beside=fails)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_has_something(folder: Path) -> None:
     with pytest.raises(hub.HubError, match="isn't empty"):
         hub.save(model(), folder)

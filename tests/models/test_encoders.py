@@ -257,6 +257,8 @@ def test_token_types_are_added() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="logit_scale and softcap are of the decoder's own head"):
+        Headed(body=replace(ONE_SIDED["reward"].body, {"logit_scale": 0.5}), head=reward())  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="knows no token types"):
         module(T5_ENCODER)(TOKENS, types=TOKENS)
     with pytest.raises(ConfigError, match="no block of the decoder reads the encoder"):

@@ -91,7 +91,8 @@ def _ends(measured: Measured, panels: Sequence[Panel]) -> tuple[Item, ...]:
         row: dict[str, object] = {"series": series}
         for k, panel in enumerate(single):
             if series in shown(panel, measured.series):
-                row[f"mean_{k}"], row[f"sd_{k}"], _, _ = mean_interval([*measured.ends(panel.metrics[0], series).values()])
+                ends = list(measured.ends(panel.metrics[0], series).values())
+                row[f"mean_{k}"], row[f"sd_{k}"], _, _ = mean_interval(ends)
         frame.append(row)
     forms = [(f"{{mean_{k}:.4f}} ± {{sd_{k}:.4f}}", f"{{mean_{k}:.4f}}") for k in range(len(single))]
     columns = [Column("series", ("{series}",)), *(Column(p.title, f) for p, f in zip(single, forms, strict=True))]

@@ -97,7 +97,9 @@ class Phi3(Llama):
     def write_mixers(self, spec: Decoder, mixers: list[Any]) -> dict[str, Any]:
         found = not_said(super().write_mixers(spec, mixers), "attention_bias", "head_dim")
         scaling = mixers[0].position.scaling  # transformers takes 4096 where this field isn't outside
-        original = {"original_max_position_embeddings": scaling.original_length} if scaling else {}
+        original = (
+            {"original_max_position_embeddings": scaling.original_length} if isinstance(scaling, LongRoPE) else {}
+        )
         return found | {"sliding_window": mixers[0].mask.window} | original
 
     def mixer_rules(self, spec: Decoder, mixer: Any) -> Iterator[Rule]:

@@ -100,7 +100,7 @@ class TestReport:
     def test_what_was_measured_last(self) -> None:
         """A row a series, a column a panel of one metric, and no number where a panel is about others."""
         made = report(
-            table({"a": {"x.m": [{1: 9.0, 2: 0.5}, {1: 9.0, 2: 1.5}]}, "b": {"x.m": [{1: 9.0, 2: 3.0}], "x.n": [{2: 4.0}]}}),
+            table({"a": {"x.m": [{1: 9.0, 2: 0.5}, {2: 1.5}]}, "b": {"x.m": [{2: 3.0}], "x.n": [{2: 4.0}]}}),
             panels=(panel("x.m"), panel("x.m", series=("b",)), panel("x.n"), panel("x.m", "x.n"), panel("x.lost")),
         )  # fmt: skip
         ends = next(t for t in made.tables if t.name == "ends")
