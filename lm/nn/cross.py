@@ -29,7 +29,7 @@ class Context(NamedTuple):
 class Cross:
     """Attention to an encoder's output (Vaswani et al. 2017, 3.2.3): every token sees its whole context.
 
-    attention: its sizes, norms and biases; it has no mask of its own and no position. `cross_attention(heads)` makes one.
+    attention: its sizes, norms and biases, without mask and position. `cross_attention(heads)` makes one.
     """
 
     attention: Attention
