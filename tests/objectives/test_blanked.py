@@ -11,7 +11,7 @@ import pytest
 
 from lm.config import ConfigError
 from lm.data.packing import Batch
-from lm.models import Execution, Model
+from lm.models import Execution
 from lm.nn import param
 from lm.objectives import Masked, MaskedDiffusion, NextToken, Objective, PrefixLM, SpanCorruption
 from tests.objectives.packed import BOTH, CAUSAL, CODEC, MASKED, PREFIX, VOCAB
@@ -19,7 +19,7 @@ from tests.tiny import made
 
 LENGTH, PLACE = 12, 5
 SPANS = SpanCorruption(sentinels=4)
-ASKED: dict[str, tuple[Objective, Model]] = {
+ASKED: dict[str, tuple[Objective, Any]] = {
     "causal": (NextToken(), CAUSAL),
     "masked": (Masked(), MASKED),
     "diffusion": (MaskedDiffusion(), MASKED),
@@ -42,7 +42,13 @@ def batch(rows: list[np.ndarray]) -> Batch:
     ones = np.ones_like(targets)
     before = np.concatenate([CODEC.eot * ones[:, :1], targets[:, :-1]], axis=1)
     places = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), targets.shape).copy()
-    return {"tokens": before, "targets": targets, "positions": places, "segments": ones, "weights": np.float32(ones)}
+    return {
+        "tokens": before,
+        "targets": targets,
+        "positions": places,
+        "segments": ones,
+        "weights": ones.astype(np.float32),
+    }
 
 
 def nats(name: str, rows: list[np.ndarray]) -> np.ndarray:
@@ -77,7 +83,7 @@ def test_masked_reads_the_rest_as_it_is() -> None:
     tokens = row()
     read = tokens.copy()
     read[PLACE] = CODEC.vocab
-    graph, params = made(MASKED, std=0.7)
+    graph, params = made(ASKED["masked"][1], std=0.7)
     logp = jax.nn.log_softmax(param.merge(graph, params)(jnp.asarray(read[None], jnp.int32)))[0, PLACE]
     for name in ("masked", "diffusion"):
         assert nats(name, [tokens])[0] == pytest.approx(-float(logp[tokens[PLACE]]), rel=1e-5)
