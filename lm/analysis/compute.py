@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lm.analysis.curves import LABELS, arm_curves
 from lm.analysis.figures import UNITS
@@ -16,7 +17,7 @@ from lm.analysis.style import SOFT, ArmStyle, canvas, line_labels, si_axis, styl
 from lm.analysis.tables import has, numbers, rows
 from lm.analysis.text import Column
 
-SHOWN = 100.0  # the figure shows so large a factor of compute: before, all lines fall alike from ln V
+SHOWN = 20.0  # the figure shows so large a factor of compute: before, all lines fall steeply from ln V
 
 
 def compute_items(
@@ -74,12 +75,15 @@ def loss_over_flops(curves: pd.DataFrame, counted: pd.DataFrame | None, styles: 
     for level in levels:
         y = level["bits_per_byte"]
         axes.axhline(y, color=SOFT, linewidth=1.1, linestyle=(0, (1, 2)), zorder=1)
-        axes.annotate(f"{level['order']}-gram", (0.005, y), xycoords=axes.get_yaxis_transform(), va="bottom",
+        axes.annotate(f"{level['order']}-gram, {level['seconds']:.1f} s", (0.005, y), xycoords=axes.get_yaxis_transform(), va="bottom",
                       color=SOFT, fontsize=10)  # fmt: skip
     low, high = min(seen + [level["bits_per_byte"] for level in levels]), float(np.max(seen))
     axes.set_ylim(low - 0.06 * (high - low), high + 0.04 * (high - low))
     axes.set_xscale("log")
     axes.set_xlim(last / SHOWN, last)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    si_axis(axes, "x")
     axes.set_xlabel(LABELS["flops"])
     axes.set_ylabel(UNITS["heldout_bpb"])
     si_axis(axes, "y")

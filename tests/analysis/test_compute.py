@@ -38,7 +38,7 @@ def test_counted_models_are_a_table_and_levels_of_the_figure() -> None:
     assert frame["bits_per_byte_sd"].tolist() == pytest.approx([0.02 / np.sqrt(2)] * 2)
     figure = next(plot.figure for plot in whole.plots if plot.name == "loss_over_flops")
     words = [text.get_text() for text in figure.axes[0].texts]
-    assert words[:2] == ["2-gram", "5-gram"] and set(words[2:]) == set(tables.ATTENTION)
+    assert words[:2] == ["2-gram, 0.5 s", "5-gram, 0.5 s"] and set(words[2:]) == set(tables.ATTENTION)
     low, high = figure.axes[0].get_ylim()
     assert low < 2.51 and high > 2.0 / np.log(2)
 
