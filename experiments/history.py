@@ -8,9 +8,8 @@
 parameters and 9.2e11 FLOPs (2 to 4 bytes a parameter), in bits a byte, mean and standard deviation of two seeds, which
 are too few to decide much: Mamba-2 with attention 2.095 (0.023) and alone 2.107 (0.002), Llama 2.354 (0.011), NNLM
 2.438 (0.006), LSTM 2.538 (0.050), GPT 3.237 (0.012). Counting beats them all: Kneser-Ney of order 4 has 2.021, of order
-6 1.686, after 0.2 and 0.4 s on one core. GPT is where 2-grams are (3.252): after so short a training it doesn't
-use its context yet (nor have learned positions in length.py). Mamba-2 against Llama is -0.17 nats [-0.23, -0.11], p = 0.07
-corrected; only GPT against Llama is resolved.
+6 1.686, after 0.2 and 0.4 s on one core. After so short a training GPT is where 2-grams are (3.252). Mamba-2
+against Llama is -0.17 nats a byte [-0.23, -0.11], p = 0.07 corrected; only GPT against Llama is resolved.
 
 Equal: parameters within 1.2%, training FLOPs within 0.2% by steps (224 to 390), the order of the batches, AdamW. The
 rate of each arm is the best of RATES in one run of a third of the compute with another seed; only the LSTM's is the

@@ -75,8 +75,8 @@ def loss_over_flops(curves: pd.DataFrame, counted: pd.DataFrame | None, styles: 
     for level in levels:
         y = level["bits_per_byte"]
         axes.axhline(y, color=SOFT, linewidth=1.1, linestyle=(0, (1, 2)), zorder=1)
-        axes.annotate(f"{level['order']}-gram, {level['seconds']:.1f} s", (0.005, y), xycoords=axes.get_yaxis_transform(), va="bottom",
-                      color=SOFT, fontsize=10)  # fmt: skip
+        said = f"{level['order']}-gram, {level['seconds']:.1f} s"
+        axes.annotate(said, (0.005, y), xycoords=axes.get_yaxis_transform(), va="bottom", color=SOFT, fontsize=10)
     low, high = min(seen + [level["bits_per_byte"] for level in levels]), float(np.max(seen))
     axes.set_ylim(low - 0.06 * (high - low), high + 0.04 * (high - low))
     axes.set_xscale("log")
