@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lm.hub.errors import HubError
 from lm.hub.fields import Fields
 from lm.hub.files import Tensors
-from lm.hub.forms import Dense, Flat, Form, Same
+from lm.hub.forms import Dense, Flat, Form, Joined, Same
 from lm.models.model import Model
 from lm.models.stack import Layers
 from lm.nn.block import Block
@@ -84,6 +84,18 @@ def linear(ours: str, theirs: str, *, bias: bool = False, inputs: int = 1, form:
     yield Rule((f"{ours}.weight",), (f"{theirs}.weight",), Dense(inputs) if form is None else form)
     if bias:
         yield Rule((f"{ours}.bias",), (f"{theirs}.bias",), Flat())
+
+
+def joined(ours: Sequence[str], theirs: str, *, bias: bool = False) -> Iterator[Rule]:
+    """Several linear layers of one input, whose weights are one tensor, and their biases."""
+    yield Rule(tuple(f"{name}.weight" for name in ours), (f"{theirs}.weight",), Joined(Dense()))
+    if bias:
+        yield Rule(tuple(f"{name}.bias" for name in ours), (f"{theirs}.bias",), Joined(Flat()))
+
+
+def under(prefix: str, name: str, *others: str) -> str:
+    """A tensor's name with the prefix that the first checkpoints lack. others: what stands beside it."""
+    return name if name.startswith((prefix, *others)) else prefix + name
 
 
 def norm(ours: str, theirs: str, spec: Any) -> Iterator[Rule]:

@@ -19,11 +19,13 @@ def read(
     fraction: float | None = None,
     layers: str | None = None,
     original: int | None = None,
+    scored: bool = False,
 ) -> RoPE:
     """The newer `rope_parameters`, or `rope_theta` and `rope_scaling`. layers: the kind of layers it is asked for.
 
     base, fraction and original (original_max_position_embeddings): what the family takes where the file leaves them
-    out. fraction None: its heads are always turned whole (transformers doesn't look at that field then).
+    out. fraction None: its heads are always turned whole (transformers doesn't look at that field then). scored:
+    YaRN's mscale_all_dim also multiplies its scores.
     """
     given: dict[str, Any] = dict(fields("rope_scaling", None) or fields("rope_parameters", None) or {})
     if layers is not None and layers in given:
@@ -39,7 +41,7 @@ def read(
     kind = given.pop("rope_type", None) or old or "default"
     if kind not in KINDS:
         raise HubError(f"{fields.where}: rope_type='{kind}' isn't supported, only {', '.join(KINDS)}")
-    scaling = KINDS[kind](Given(given, fields, original))
+    scaling = KINDS[kind](Given(given, fields, original, scored))
     if left := {name: value for name, value in given.items() if value is not None}:
         name, value = next(iter(left.items()))
         raise HubError(f"{fields.where}: {name}={value!r} of rope_type='{kind}' isn't known; it may change the result")
@@ -49,8 +51,8 @@ def read(
 class Given:
     """The parameters of one kind; each is taken out as it is read."""
 
-    def __init__(self, given: dict[str, Any], fields: Fields, original: int | None):
-        self._given, self.fields, self._original = given, fields, original
+    def __init__(self, given: dict[str, Any], fields: Fields, original: int | None, scored: bool):
+        self._given, self.fields, self._original, self.scored = given, fields, original, scored
 
     def __call__(self, name: str, default: Any = None) -> Any:
         value = self._given.pop(name, None)
@@ -67,7 +69,7 @@ class Given:
 
 
 def _yarn(given: Given) -> YaRN:
-    """mscale and mscale_all_dim in one set the factor of rotated vectors; DeepSeek alone also scales the scores."""
+    """mscale and mscale_all_dim set the factor of rotated vectors, and where `scored` says so that of the scores."""
     original = given.original_length()
     given("finetuned")  # of the first YaRN models; nothing reads it
     mscale, all_dim = given("mscale"), given("mscale_all_dim")
@@ -79,7 +81,7 @@ def _yarn(given: Given) -> YaRN:
         beta_slow=given("beta_slow") or 1.0,
         truncate=given("truncate", True),
     )
-    if given.fields.type.startswith("deepseek"):
+    if given.scored:
         both = {"mscale": mscale, "mscale_all_dim": all_dim} if mscale and all_dim else {}
         scales |= {"mscale": 1.0, "mscale_all_dim": all_dim or 0.0} | both
         if all_dim and not mscale and scales["attention_factor"] is None:

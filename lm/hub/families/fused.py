@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lm.hub import activations, rope
-from lm.hub.family import Family, Rule, Unfit, layered, linear, norm
+from lm.hub.family import Family, Rule, Unfit, layered, linear, norm, under
 from lm.hub.fields import Fields
 from lm.hub.forms import ByHead, Dense, Flat, Form, Joined, Table
 from lm.models.decoder import Decoder
@@ -263,7 +263,7 @@ class Bloom(Fused):
     def renamed(self, spec: Decoder, name: str) -> str:
         """The first checkpoints lack the prefix."""
         del spec
-        return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        return under("transformer.", name, "lm_head.")
 
     def write(self, spec: Any) -> dict[str, Any]:
         _, mixer, _, norm = self.whole(spec)

@@ -20,7 +20,7 @@ class Gemma(Llama):
 
     types = ("gemma",)
     architecture = "GemmaForCausalLM"
-    vocab, width, depth, hidden, tied, ff_biases = 256000, 3072, 28, 24576, True, False
+    vocab, width, depth, hidden, head, tied, ff_biases = 256000, 3072, 28, 24576, 256, True, False
 
     def norm(self, fields: Fields) -> Norm:
         return RMSNorm(epsilon=fields("rms_norm_eps", self.epsilon), zero_centered=True)
@@ -31,10 +31,6 @@ class Gemma(Llama):
 
     def heads(self, fields: Fields) -> tuple[int, int]:
         return fields("num_attention_heads", 16), fields("num_key_value_heads", 16)
-
-    def head_width(self, fields: Fields, heads: int) -> int | None:
-        width = fields("head_dim", 256)
-        return None if width * heads == fields("hidden_size", self.width) else width
 
     def ff(self, fields: Fields, i: int) -> FeedForward:
         field = "hidden_activation" if fields("hidden_activation", None) else "hidden_act"

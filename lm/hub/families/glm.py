@@ -24,14 +24,10 @@ class GLM(Llama):
 
     types = ("glm",)
     architecture = "GlmForCausalLM"
-    vocab, depth, hidden, epsilon, ff_biases = 151552, 40, 13696, 0.00000015625, False
+    vocab, depth, hidden, head, epsilon, ff_biases = 151552, 40, 13696, 128, 0.00000015625, False
 
     def heads(self, fields: Fields) -> tuple[int, int]:
         return fields("num_attention_heads", 32), fields("num_key_value_heads", 2)
-
-    def head_width(self, fields: Fields, heads: int) -> int | None:
-        width = fields("head_dim", 128)
-        return None if width * heads == fields("hidden_size", self.width) else width
 
     def position(self, fields: Fields, i: int) -> RoPE:
         return rope.read(fields, fraction=0.5)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from lm.hub import activations
-from lm.hub.family import Family, Rule, Unfit, flat, layered, norm, same
+from lm.hub.family import Family, Rule, Unfit, flat, layered, norm, same, under
 from lm.hub.fields import Fields
 from lm.hub.forms import Dense, Flat, Joined, Table, Transposed
 from lm.models.decoder import Decoder
@@ -75,7 +75,7 @@ class GPT2(Family):
     def renamed(self, spec: Decoder, name: str) -> str:
         """The first checkpoints lack the prefix."""
         del spec
-        return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        return under("transformer.", name, "lm_head.")
 
     def copies(self, spec: Decoder) -> dict[str, str]:
         return {"lm_head.weight": f"{self.tables[0]}.weight"} if spec.tied else {}

@@ -39,6 +39,7 @@ class Llama(Family):
     hidden: ClassVar[int] = 11008
     epsilon: ClassVar[float] = 1e-6
     tied: ClassVar[bool] = False
+    head: ClassVar[int | None] = None  # its width where the file says nothing; None: width / heads
     ff_biases: ClassVar[bool] = True  # whether its config has a field for them
     norms: ClassVar[dict[str, str]] = {"mixer": "input_layernorm", "ff": "post_attention_layernorm"}
 
@@ -91,7 +92,7 @@ class Llama(Family):
     def head_width(self, fields: Fields, heads: int) -> int | None:
         """`head_dim` where it isn't width / heads."""
         plain = fields("hidden_size", self.width) / heads
-        width = fields("head_dim", plain)
+        width = fields("head_dim", self.head or plain)
         return None if width == plain else width
 
     def position(self, fields: Fields, i: int) -> RoPE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from lm.hub.families.llama import FULL, SLIDING, Llama, layer_types, write_windows
 from lm.hub.family import Rule, same
@@ -24,13 +24,14 @@ class Mistral(Llama):
     types = ("mistral",)
     architecture = "MistralForCausalLM"
     hidden, ff_biases = 14336, False
+    sliding: ClassVar[int | None] = 4096  # where the file says nothing
 
     def heads(self, fields: Fields) -> tuple[int, int]:
         heads = fields("num_attention_heads", 32)
         return heads, fields("num_key_value_heads", 8)
 
     def window(self, fields: Fields, i: int) -> int | None:
-        return fields.nullable("sliding_window", 4096)
+        return fields.nullable("sliding_window", self.sliding)
 
     def biases(self, fields: Fields) -> dict[str, bool]:
         return {}
@@ -68,10 +69,7 @@ class Qwen3(Qwen2):
 
     types = ("qwen3",)
     architecture = "Qwen3ForCausalLM"
-
-    def head_width(self, fields: Fields, heads: int) -> int | None:
-        width = fields("head_dim", 128)
-        return None if width * heads == fields("hidden_size", self.width) else width
+    head = 128
 
     def biases(self, fields: Fields) -> dict[str, bool]:
         return Llama.biases(self, fields)

@@ -8,9 +8,9 @@ from typing import Any
 
 from lm.hub import rope
 from lm.hub.families.llama import Llama, gated
-from lm.hub.family import Family, Rule, Unfit, flat, layered, linear, norm, same
+from lm.hub.family import Family, Rule, Unfit, flat, joined, layered, linear, norm, same
 from lm.hub.fields import Fields
-from lm.hub.forms import Dense, Flat, Joined, Table, Taps
+from lm.hub.forms import Flat, Joined, Table, Taps
 from lm.models.decoder import Decoder
 from lm.nn.attention import Attention
 from lm.nn.block import Block
@@ -25,13 +25,6 @@ UNREAD = (  # about initial values, ways to compute, and what other fields say
     "rescale_prenorm_residual", "residual_in_fp32", "use_mambapy", "use_associative_scan", "intermediate_size",
     "d_inner", "d_model", "n_layer", "pad_vocab_size_multiple", "ssm_cfg", "fused_add_norm", "norm_before_gate",
 )  # fmt: skip
-
-
-def joined(modules: tuple[str, ...], theirs: str, *, bias: bool) -> Iterator[Rule]:
-    """Linear layers of one input in one tensor."""
-    yield Rule(tuple(f"{name}.weight" for name in modules), (f"{theirs}.weight",), Joined(Dense()))
-    if bias:
-        yield Rule(tuple(f"{name}.bias" for name in modules), (f"{theirs}.bias",), Joined(Flat()))
 
 
 def convolutions(modules: tuple[str, ...], theirs: str, *, bias: bool) -> Iterator[Rule]:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from lm.hub import activations, rope
 from lm.hub.families.encoders import EncoderFamily, Masked, Task, labels
 from lm.hub.families.llama import FULL, SLIDING, layer_types
-from lm.hub.family import Rule, Unfit, layered, linear, norm, same
+from lm.hub.family import Rule, Unfit, joined, layered, linear, norm, same
 from lm.hub.fields import Fields
-from lm.hub.forms import Dense, Flat, Joined, Table
+from lm.hub.forms import Table
 from lm.models.encoder import Encoder
 from lm.models.heads import Classifier, First, Head, MaskedLM, Mean, Pooling
 from lm.models.stack import grouped
@@ -176,10 +176,3 @@ class ModernBert(EncoderFamily):
         yield from linear("ff.down", "mlp.Wo", bias=ff.bias)
         for name in block.residual.norms(block.parts):
             yield from norm(f"norms.{name}", {"mixer": "attn_norm", "ff": "mlp_norm"}[name], block.norm)
-
-
-def joined(ours: tuple[str, ...], theirs: str, *, bias: bool) -> Iterator[Rule]:
-    """Several linear layers in one."""
-    yield Rule(tuple(f"{name}.weight" for name in ours), (f"{theirs}.weight",), Joined(Dense()))
-    if bias:
-        yield Rule(tuple(f"{name}.bias" for name in ours), (f"{theirs}.bias",), Joined(Flat()))

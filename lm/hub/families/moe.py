@@ -6,11 +6,11 @@ The losses that balance a router in training aren't part of what a checkpoint co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from lm.hub import activations, rope
 from lm.hub.families.llama import Llama, gated
-from lm.hub.families.llama_like import Granite, Qwen2, Qwen3, not_said
+from lm.hub.families.llama_like import Granite, Mistral, Qwen2, Qwen3, not_said
 from lm.hub.family import Rule, Unfit, linear, norm, same
 from lm.hub.fields import Fields
 from lm.hub.forms import Apart, ByHead, Dense, Each, Flat, Form, Joined, Stacked, Unpaired
@@ -41,28 +41,12 @@ def sparse(ffs: list[Any]) -> MoE:
     return found
 
 
-class Mixtral(Llama):
-    """Jiang et al. 2024: 2 of 8 experts in every layer."""
+class LocalExperts:
+    """Experts in every layer, the likeliest of which are weighted by a softmax over them."""
 
-    types = ("mixtral",)
-    architecture = "MixtralForCausalLM"
-    hidden, epsilon = 14336, 1e-5
-
-    def heads(self, fields: Fields) -> tuple[int, int]:
-        heads = fields("num_attention_heads", 32)
-        return heads, fields("num_key_value_heads", 8)
-
-    def position(self, fields: Fields, i: int) -> RoPE:
-        return rope.read(fields, base=1e6)
-
-    def window(self, fields: Fields, i: int) -> int | None:
-        return fields.nullable("sliding_window", None)
-
-    def biases(self, fields: Fields) -> dict[str, bool]:
-        return {}
+    hidden: ClassVar[int]
 
     def ff(self, fields: Fields, i: int) -> FeedForward:
-        fields.skip("router_jitter_noise")
         activation = activations.read(fields, "hidden_act", "silu")
         return MoE(
             expert=GatedMLP(hidden=fields("intermediate_size", self.hidden), activation=activation),
@@ -70,10 +54,6 @@ class Mixtral(Llama):
             routing=SoftmaxTopK(k=fields("num_experts_per_tok", 2)),
             losses=(),
         )
-
-    def write_mixers(self, spec: Decoder, mixers: list[Any]) -> dict[str, Any]:
-        found = not_said(super().write_mixers(spec, mixers), "attention_bias")
-        return found | {"sliding_window": mixers[0].mask.window}
 
     def write_ffs(self, ffs: list[Any]) -> dict[str, Any]:
         moe = sparse(ffs)
@@ -83,6 +63,21 @@ class Mixtral(Llama):
             "num_local_experts": moe.experts,
             "num_experts_per_tok": moe.routing.per_token(),
         }
+
+
+class Mixtral(LocalExperts, Mistral):
+    """Jiang et al. 2024: 2 of 8 experts in every layer."""
+
+    types = ("mixtral",)
+    architecture = "MixtralForCausalLM"
+    epsilon, sliding = 1e-5, None
+
+    def trunk(self, fields: Fields) -> dict[str, Any]:
+        fields.skip("router_jitter_noise")
+        return {}
+
+    def position(self, fields: Fields, i: int) -> RoPE:
+        return rope.read(fields, base=1e6)
 
     def ff_rules(self, ff: Any) -> Iterator[Rule]:
         yield from linear("ff.router.score", "block_sparse_moe.gate")
@@ -176,13 +171,10 @@ class Qwen3MoE(QwenMoE, Qwen3):
 
     types = ("qwen3_moe",)
     architecture = "Qwen3MoeForCausalLM"
-    width, depth, hidden = 2048, 24, 6144
+    width, depth, hidden, head = 2048, 24, 6144, None
 
     def heads(self, fields: Fields) -> tuple[int, int]:
         return fields("num_attention_heads", 32), fields("num_key_value_heads", 4)
-
-    def head_width(self, fields: Fields, heads: int) -> int | None:
-        return Llama.head_width(self, fields, heads)
 
     def ff(self, fields: Fields, i: int) -> FeedForward:
         hidden, activation = fields("intermediate_size", self.hidden), activations.read(fields, "hidden_act", "silu")
@@ -196,26 +188,14 @@ class Qwen3MoE(QwenMoE, Qwen3):
         }
 
 
-class GraniteMoE(Granite):
-    """IBM Granite 3 MoE: softmax after the choice, an expert's gate and up in one tensor of all experts."""
+class GraniteMoE(LocalExperts, Granite):
+    """IBM Granite 3 MoE: an expert's gate and up in one tensor of all experts."""
 
     types = ("granitemoe",)
     architecture = "GraniteMoeForCausalLM"
 
-    def ff(self, fields: Fields, i: int) -> FeedForward:
-        activation = activations.read(fields, "hidden_act", "silu")
-        return MoE(
-            expert=GatedMLP(hidden=fields("intermediate_size", self.hidden), activation=activation),
-            experts=fields("num_local_experts", 8),
-            routing=SoftmaxTopK(k=fields("num_experts_per_tok", 2)),
-            losses=(),
-        )
-
     def write_mixers(self, spec: Decoder, mixers: list[Any]) -> dict[str, Any]:
         return not_said(super().write_mixers(spec, mixers), "head_dim")
-
-    def write_ffs(self, ffs: list[Any]) -> dict[str, Any]:
-        return Mixtral().write_ffs(ffs)
 
     def ff_rules(self, ff: Any) -> Iterator[Rule]:
         moe = "block_sparse_moe"
@@ -245,7 +225,7 @@ class DeepSeekV3(Llama):
             nope_width=fields("qk_nope_head_dim", 128),
             rope_width=fields("qk_rope_head_dim", 64),
             value_width=fields("v_head_dim", 128),
-            position=rope.read(fields),
+            position=rope.read(fields, scored=True),
             norm=RMSNorm(epsilon=1e-6),  # whatever rms_norm_eps is
             bias=bias,
             output_bias=bias,
