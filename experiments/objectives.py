@@ -4,12 +4,12 @@
     lm sweep run experiments/objectives.py --preset smoke
 
 8 runs; the six of the first three arms took 21 minutes by two workers that had a third to a seventh of a core each.
-Found, by two seeds: causal 1.504 nats a byte, exactly; masked diffusion at most 2.377; masked 1.431, of 15% of the bytes
-given the others, and span corruption 2.182, of spans given the rest, neither of which is a likelihood. Filling in one
-byte amid 512 held-out rows: masked is right in 62.5%, causal, which sees one side, in 56.2%, masked diffusion in 44.8%,
-in this order in both seeds. Span corruption fills in 15.6%, the share of spaces, at 3.09 nats where the frequencies of
-those bytes alone give 3.02: after 500 steps it doesn't look at what surrounds a single byte. All arms have one learning
-rate, tuned for none of them.
+Found, by two seeds: causal 1.504 nats a byte, exactly; masked diffusion at most 2.377; masked 1.431, of 15% of the
+bytes given the others, and span corruption 2.182, of spans given the rest, neither of which is a likelihood. Filling
+in one byte amid 512 held-out rows: masked is right in 62.5%, causal, which sees one side, in 56.2%, masked diffusion
+in 44.8%, in this order in both seeds. Span corruption fills in 15.6%, the share of spaces, at 3.09 nats where the
+frequencies of those bytes alone give 3.02: after 500 steps it doesn't look at what surrounds a single byte. All arms
+have one learning rate, tuned for none of them.
 """
 
 from experiments.base import smoke, tiny_decoder
