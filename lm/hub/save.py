@@ -76,12 +76,11 @@ def tensors(family: Family, model: Pretrained) -> Iterator[tuple[str, np.ndarray
 
 def regrouped(spec: Model) -> Model:
     """The same model with its layers grouped as families do, however they are grouped."""
-    inner = {"body": getattr(spec, "body", None), "encoder": getattr(spec, "encoder", None)}
-    inner["decoder"] = getattr(spec, "decoder", None)
     if isinstance(spec, Layers):
         layers = {} if spec.shared_layers else grouped([untrained(block) for block in spec.each()])
         return replace(spec, {**layers, "vocab_multiple": 1, "embed_std": None})
-    return replace(spec, {name: regrouped(part) for name, part in inner.items() if isinstance(part, Model)})
+    parts = [name for name in ("body", "encoder", "decoder") if hasattr(spec, name)]
+    return replace(spec, {name: regrouped(getattr(spec, name)) for name in parts})
 
 
 def untrained(block: Block) -> Block:

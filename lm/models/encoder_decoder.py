@@ -10,7 +10,7 @@ from lm.models import stack
 from lm.models.decoder import Decoder
 from lm.models.encoder import Encoder
 from lm.models.execution import Execution
-from lm.models.model import Cache, Hidden, Model
+from lm.models.model import Around, Cache, Hidden
 from lm.nn.block import BlockLayer
 from lm.nn.cost import Cost
 from lm.nn.cross import Context
@@ -19,7 +19,7 @@ from lm.shapes import Array, Float, Int
 
 
 @config
-class EncoderDecoder(Model):
+class EncoderDecoder(Around):
     """Vaswani et al. 2017; T5, BART, Marian. The decoder's blocks have a `cross`; the output layer is the decoder's.
 
     shared: both read tokens from one table, the encoder's (Raffel et al. 2020); it needs the same vocabulary, width
@@ -42,16 +42,8 @@ class EncoderDecoder(Model):
             raise ConfigError("shared=True is one table: encoder and decoder need the same vocab, width and embed_std")
 
     @property
-    def vocab(self) -> int:  # type: ignore[override]
-        return self.decoder.vocab
-
-    @property
-    def width(self) -> int:  # type: ignore[override]
-        return self.decoder.width
-
-    @property
-    def softcap(self) -> float | None:
-        return self.decoder.softcap
+    def part(self) -> Decoder:
+        return self.decoder
 
     def build(self, *, rngs: nnx.Rngs) -> EncoderDecoderModel:
         return EncoderDecoderModel(self, rngs=rngs)

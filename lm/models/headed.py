@@ -13,13 +13,13 @@ from lm.models.decoder import Decoder
 from lm.models.encoder import Encoder
 from lm.models.execution import Execution
 from lm.models.heads import Head
-from lm.models.model import Hidden, Model
+from lm.models.model import Around, Hidden
 from lm.nn.cost import Cost
 from lm.shapes import Array, Int
 
 
 @config
-class Headed(Model):
+class Headed(Around):
     """`head` on `body`. A decoder's own output layer isn't used; leave it tied, so that it has no weights."""
 
     body: Encoder | Decoder
@@ -34,20 +34,12 @@ class Headed(Model):
             raise ConfigError("body: logit_scale and softcap are of the decoder's own head; give it 1.0 and None")
 
     @property
-    def vocab(self) -> int:  # type: ignore[override]
-        return self.body.vocab
-
-    @property
-    def width(self) -> int:  # type: ignore[override]
-        return self.body.width
+    def part(self) -> Encoder | Decoder:
+        return self.body
 
     @property
     def classes(self) -> int:
         return self.head.classes(self.body)
-
-    @property
-    def softcap(self) -> float | None:
-        return None
 
     def build(self, *, rngs: nnx.Rngs) -> HeadedModel:
         return HeadedModel(self, rngs=rngs)

@@ -32,6 +32,7 @@ class Model(abc.ABC):
 
     vocab: int
     width: int
+    softcap: float | None = None
 
     @property
     def classes(self) -> int:
@@ -48,3 +49,23 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def check_context(self, length: int) -> None:
         """Raises ConfigError if the model has no positions for `length` tokens."""
+
+
+class Around(Model):
+    """A model around another one, whose tokens, width and cap on logits it has."""
+
+    @property
+    @abc.abstractmethod
+    def part(self) -> Model: ...
+
+    @property
+    def vocab(self) -> int:  # type: ignore[override]
+        return self.part.vocab
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        return self.part.width
+
+    @property
+    def softcap(self) -> float | None:  # type: ignore[override]
+        return self.part.softcap

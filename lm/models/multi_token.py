@@ -10,7 +10,7 @@ from lm import sharding
 from lm.config import ConfigError, config
 from lm.models.decoder import Decoder, DecoderModel
 from lm.models.execution import Execution
-from lm.models.model import Hidden, Model
+from lm.models.model import Around, Hidden
 from lm.nn.aux import Aux
 from lm.nn.block import Block
 from lm.nn.cost import Cost, dense
@@ -20,7 +20,7 @@ from lm.shapes import Array, Float, Int
 
 
 @config
-class MTP(Model):
+class MTP(Around):
     """Multi-token prediction by modules one after another (DeepSeek-AI 2024, "DeepSeek-V3", 2.2).
 
     Module k reads what the one before it (or the decoder) says at token i, and the embedding of token i + k, and says
@@ -41,16 +41,8 @@ class MTP(Model):
         self.cost(1)  # asks the block whether it fits this width
 
     @property
-    def vocab(self) -> int:  # type: ignore[override]
-        return self.decoder.vocab
-
-    @property
-    def width(self) -> int:  # type: ignore[override]
-        return self.decoder.width
-
-    @property
-    def softcap(self) -> float | None:
-        return self.decoder.softcap
+    def part(self) -> Decoder:
+        return self.decoder
 
     def build(self, *, rngs: nnx.Rngs) -> MTPModel:
         return MTPModel(self, rngs=rngs)

@@ -81,7 +81,9 @@ def outputs(model: Any, *tokens: np.ndarray) -> np.ndarray:
     return (found.logits if "logits" in found else found.last_hidden_state).numpy()
 
 
-def assert_same_model(model: Any, folder: Path, *tokens: np.ndarray, exact: bool = False) -> hub.Pretrained:
+def assert_same_model(
+    model: Any, folder: Path, *tokens: np.ndarray, exact: bool = False, within: float = LOGITS
+) -> hub.Pretrained:
     """Saved by transformers and loaded here it gives the same logits; saved here, transformers loads it whole, with
     every tensor equal to the bit and the same logits. Gives what was loaded.
 
@@ -92,7 +94,7 @@ def assert_same_model(model: Any, folder: Path, *tokens: np.ndarray, exact: bool
     ours = hub.load(folder / "theirs")
     expected = outputs(model, *tokens)
     truth = outputs(copy.deepcopy(model).double(), *tokens) if exact else expected
-    assert_close(ours(*tokens), truth, LOGITS, "logits")
+    assert_close(ours(*tokens), truth, within, "logits")
     assert np.std(expected) > 0.05
     hub.save(ours, folder / "ours", shard=20_000)
     kind: Any = type(model)

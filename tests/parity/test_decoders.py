@@ -15,7 +15,6 @@ from lm.hub.plan import abstract  # noqa: E402
 from lm.nn.param import merge  # noqa: E402
 from tests.parity.checks import (  # noqa: E402
     LENGTH,
-    LOGITS,
     VOCAB,
     assert_close,
     assert_same_gradients,
@@ -26,6 +25,7 @@ from tests.parity.checks import (  # noqa: E402
     some_tokens,
 )
 
+LOGITS = 5e-5  # decoders come closer than the rest
 SIZES = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
 NO_DROPOUT = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
@@ -157,25 +157,26 @@ STRETCHED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_loads_and_saves(name: str, tmp_path: Path) -> None:
     model = reference(*CASES[name])
-    ours = assert_same_model(model, tmp_path, some_tokens())
+    ours = assert_same_model(model, tmp_path, some_tokens(), within=LOGITS)
     assert_same_tokens(model, ours, some_tokens(2, 9, seed=1))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-gqa", "llama-mha-biases"])
 def test_gradients(name: str, tmp_path: Path) -> None:
     model = reference(*CASES[name])
-    assert_same_gradients(model, assert_same_model(model, tmp_path, some_tokens()), some_tokens())
+    assert_same_gradients(model, assert_same_model(model, tmp_path, some_tokens(), within=LOGITS), some_tokens())
 
 
 @pytest.mark.parametrize("name", STRETCHED)
 def test_stretched_rope(name: str, tmp_path: Path) -> None:
-    assert_same_model(reference(*llama(num_hidden_layers=1, head_dim=16, **STRETCHED[name])), tmp_path, some_tokens())
+    model = reference(*llama(num_hidden_layers=1, head_dim=16, **STRETCHED[name]))
+    assert_same_model(model, tmp_path, some_tokens(), within=LOGITS)
 
 
 def test_packed_documents_are_the_documents_alone(tmp_path: Path) -> None:
     """Two documents in a row give what the reference gives for each of them."""
     model = reference(*llama())
-    ours = assert_same_model(model, tmp_path, some_tokens())
+    ours = assert_same_model(model, tmp_path, some_tokens(), within=LOGITS)
     tokens = some_tokens()[:1]
     segments = np.repeat([1, 2], [13, LENGTH - 13])[None]
     packed: Any = merge(abstract(ours.spec)[0], jax.tree.map(jnp.asarray, ours.params))
