@@ -3,6 +3,8 @@
 Where beartype is installed, the shapes that functions declare are checked whenever they are called or traced.
 """
 
+import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -32,3 +34,17 @@ if importlib.util.find_spec("beartype"):
 
     _import_hook.JaxtypingTransformer.visit_ClassDef = methods_only
     install_import_hook(["lm.nn", "lm.models", "lm.infer", "lm.objectives"], "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+MAPS = 20_000  # of the 65,530 that Linux gives a process; every compiled program keeps some, and beyond them it crashes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_given_back():
+    yield
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        if sum(1 for _ in maps) > MAPS:
+            jax.clear_caches()
+            gc.collect()

@@ -10,6 +10,7 @@ from lm.models.headed import Headed
 from lm.models.heads import Classifier, MaskedLM
 from lm.models.model import Model
 from lm.nn.cost import Cost
+from lm.sharding import Layout
 
 
 @config
@@ -54,6 +55,10 @@ class Electra(Model):
         body = self.generator.body
         twice = body.rows * body.table_width if self.shared else 0
         return both + Cost(params=-twice, embedding=-twice, active=-twice)
+
+    def check_split(self, where: Layout) -> None:
+        self.generator.check_split(where)
+        self.discriminator.check_split(where)
 
     def check_context(self, length: int) -> None:
         self.generator.check_context(length)

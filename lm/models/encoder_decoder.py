@@ -16,6 +16,7 @@ from lm.nn.cost import Cost
 from lm.nn.cross import Context
 from lm.nn.mask import positions_of
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout
 
 
 @config
@@ -53,6 +54,10 @@ class EncoderDecoder(Around):
         both = self.encoder.cost(length) + self.decoder.cost(decoder_length or length, context=length)
         twice = self.decoder.rows * self.width if self.shared else 0
         return both + Cost(params=-twice, embedding=-twice, active=-twice)
+
+    def check_split(self, where: Layout) -> None:
+        self.encoder.check_split(where)
+        self.decoder.check_split(where)
 
     def check_context(self, length: int) -> None:
         self.encoder.check_context(length)

@@ -11,6 +11,7 @@ from flax import nnx
 from lm.nn.aux import Aux
 from lm.nn.cache import Cache as LayerCache
 from lm.nn.cost import Cost
+from lm.sharding import Layout
 
 Cache = tuple[LayerCache, ...]
 
@@ -50,6 +51,10 @@ class Model(abc.ABC):
     def check_context(self, length: int) -> None:
         """Raises ConfigError if the model has no positions for `length` tokens."""
 
+    @abc.abstractmethod
+    def check_split(self, where: Layout) -> None:
+        """Raises ShardingError if a part of the model can't be split as this layout says."""
+
 
 class Around(Model):
     """A model around another one, whose tokens, width and cap on logits it has."""
@@ -69,3 +74,6 @@ class Around(Model):
     @property
     def softcap(self) -> float | None:  # type: ignore[override]
         return self.part.softcap
+
+    def check_split(self, where: Layout) -> None:
+        self.part.check_split(where)

@@ -17,6 +17,7 @@ from lm.nn.cost import Cost, dense
 from lm.nn.linear import Linear
 from lm.nn.norms import Norm, RMSNorm
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout
 
 
 @config
@@ -53,6 +54,10 @@ class MTP(Around):
         head = Cost(flops=2 * length * width * self.vocab)
         one = dense(2 * width, width, length) + norms + self.block.cost(width, length) + head
         return self.decoder.cost(length) + one.times(self.modules)
+
+    def check_split(self, where: Layout) -> None:
+        self.decoder.check_split(where)
+        self.block.check_split(where)
 
     def check_context(self, length: int) -> None:
         self.decoder.check_context(length)

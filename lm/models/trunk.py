@@ -23,6 +23,7 @@ from lm.nn.norms import Norm, RMSNorm
 from lm.nn.param import normal, param
 from lm.nn.positions import AbsolutePosition
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout
 
 
 @config
@@ -68,6 +69,10 @@ class Trunk(stack.Layers, Model):
         limit = None if self.position is None else self.position.limit()
         if limit is not None and length > limit:
             raise ConfigError(f"this model has {limit} learned positions, {length} were asked for")
+
+    def check_split(self, where: Layout) -> None:
+        for block, _ in self.stacks().values():
+            block.check_split(where)
 
     def cost(self, length: int, context: int = 0) -> Cost:
         """The cost of one document of `length` tokens, whose cross-attention reads a context of so many."""

@@ -17,6 +17,7 @@ from lm.nn.feedforward import FeedForward
 from lm.nn.kernels.attention_decode import Slots
 from lm.nn.mixer import Mixer
 from lm.nn.norms import Norm, RMSNorm
+from lm.sharding import Layout
 
 Part = Callable[[jax.Array], jax.Array]
 Parts = dict[str, Part]  # "mixer", then "cross" and "ff" where a block has them
@@ -146,6 +147,12 @@ class Block:
 
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> BlockLayer:
         return BlockLayer(self, width, rngs=rngs, depth=depth)
+
+    def check_split(self, where: Layout) -> None:
+        """Raises ShardingError where a part can't be split so."""
+        self.mixer.check_split(where)
+        if self.cross is not None:
+            self.cross.check_split(where)
 
     def cost(self, width: int, length: int, context: int = 0) -> Cost:
         """Of `length` tokens that read a context of so many."""

@@ -15,6 +15,7 @@ from lm.nn.kernels import attention, attention_decode
 from lm.nn.kernels.attention_decode import Slots
 from lm.nn.mask import Mask
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout, ShardingError
 
 
 class Context(NamedTuple):
@@ -40,6 +41,11 @@ class Cross:
 
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> CrossLayer:
         return CrossLayer(self.attention, width, rngs=rngs, depth=depth)
+
+    def check_split(self, where: Layout) -> None:
+        """Raises ShardingError where it can't be split so."""
+        if (ways := where.ways("length")) > 1:
+            raise ShardingError(f"Cross reads a whole context and can't split it {ways} ways; leave sequence= out")
 
     def cost(self, width: int, length: int, context: int) -> Cost:
         """Of `length` tokens that read `context` others, whose keys and values are kept while decoding."""

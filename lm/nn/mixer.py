@@ -10,6 +10,7 @@ from flax import nnx
 
 from lm.nn.cache import Cache
 from lm.nn.cost import Cost
+from lm.sharding import Layout, ShardingError
 
 
 class Mixer(abc.ABC):
@@ -28,6 +29,12 @@ class Mixer(abc.ABC):
 
     @abc.abstractmethod
     def cost(self, width: int, length: int) -> Cost: ...
+
+    def check_split(self, where: Layout) -> None:
+        """Raises ShardingError where the layer can't be split so. Whatever reads its row in order needs it whole."""
+        if (ways := where.ways("length")) > 1:
+            name = type(self).__name__
+            raise ShardingError(f"{name} reads a row in order and can't split it {ways} ways; leave sequence= out")
 
 
 class MixerLayer(nnx.Module):

@@ -1,7 +1,19 @@
 """Mesh and rules: where parameters and activations live."""
 
-from lm.sharding.mesh import Layout, constrain, devices_in_scope, layout, use
-from lm.sharding.rules import MESH_AXES, ShardingError, ShardingRules, ddp, fsdp, fsdp_tp, shardings
+from lm.sharding.mesh import Layout, constrain, devices_in_scope, in_scope, layout, use
+from lm.sharding.rules import (
+    MESH_AXES,
+    ShardingError,
+    ShardingRules,
+    ddp,
+    ep,
+    every,
+    fsdp,
+    fsdp_tp,
+    pp,
+    shardings,
+    sp,
+)
 
 __all__ = [
     "MESH_AXES",
@@ -11,9 +23,14 @@ __all__ = [
     "constrain",
     "ddp",
     "devices_in_scope",
+    "ep",
+    "every",
     "fsdp",
     "fsdp_tp",
+    "in_scope",
     "layout",
+    "pp",
     "shardings",
+    "sp",
     "use",
 ]

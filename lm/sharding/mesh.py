@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import ConfigError, dumps, unknown
-from lm.sharding.rules import MESH_AXES, PRESETS, ShardingError, ShardingRules, ddp, fsdp, fsdp_tp
+from lm.sharding.rules import MESH_AXES, PRESETS, ShardingError, ShardingRules, every
 
 
 @dataclass(frozen=True)
@@ -26,31 +28,66 @@ class Layout:
     def __hash__(self) -> int:  # the rules hold dicts; meshes of one shape over the same devices are one
         return hash((self.mesh, dumps(self.rules)))
 
+    def ways(self, name: str) -> int:
+        """Over how many devices an activation's axis `name` is split."""
+        return math.prod(self.mesh.shape[axis] for axis in self.over(name))
+
+    def over(self, name: str) -> tuple[str, ...]:
+        """The axes of the mesh, larger than 1, over which an activation's axis `name` is split."""
+        return tuple(axis for axis in self.rules.activations.get(name, ()) if self.mesh.shape[axis] > 1)
+
     def batch(self, stacked: bool = False) -> NamedSharding:
         """Rows of a batch over the data-parallel devices; `stacked` batches have an axis in front of the rows."""
-        return NamedSharding(self.mesh, PartitionSpec(*(None,) * stacked, self._rows()))
+        return NamedSharding(self.mesh, PartitionSpec(*(None,) * stacked, self.over("batch")))
 
-    def _rows(self) -> tuple[str, ...]:
-        return self.rules.activations.get("batch", ())
+    def share(self) -> tuple[int, int]:
+        """Which part of a batch's rows this process loads, and of how many: processes whose devices hold the same
+        rows (of a mesh whose last axes reach over hosts) load the same part."""
+        ways = self.ways("batch")
+        found = self.batch().addressable_devices_indices_map((ways,)).values()
+        mine = sorted({index[0].indices(ways)[0] for index in found if index})
+        first, count = mine[0], len(mine)
+        if mine != list(range(first, first + count)) or ways % count or first % count:
+            raise ShardingError(f"this process holds parts {mine} of {ways} of a batch, which don't lie side by side")
+        return first // count, ways // count
 
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def mine(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of a whole batch the rows that this process loads."""
+        part, parts = self.share()
+        return {
+            name: value[part * len(value) // parts : (part + 1) * len(value) // parts] for name, value in batch.items()
+        }
+
     def put(self, batch: Mapping[str, Any], stacked: bool = False) -> dict[str, jax.Array]:
         """This host's rows of a batch, or of several `stacked` ones, as arrays of the whole."""
-        where, ways = self.batch(stacked), math.prod(self.mesh.shape[axis] for axis in self._rows())
-        rows = next(iter(batch.values())).shape[int(stacked)] * jax.process_count()
-        if rows % ways:
+        where, ways = self.batch(stacked), self.ways("batch")
+        part, parts = self.share()
+        own = next(iter(batch.values())).shape[int(stacked)]
+        if own * parts % ways:
             raise ShardingError(
-                f"a batch of {rows} rows can't be split over {ways} devices; change data.batch or --mesh"
+                f"a batch of {own * parts} rows can't be split over {ways} devices; change data.batch or --mesh"
             )
-        return {name: jax.make_array_from_process_local_data(where, value) for name, value in batch.items()}
+
+        def whole(value: np.ndarray) -> jax.Array:
+            shape = list(value.shape)
+            shape[int(stacked)] = own * parts
+
+            def piece(index: Any) -> np.ndarray:
+                start, stop, _ = index[int(stacked)].indices(own * parts)
+                return value[(*index[: int(stacked)], slice(start - part * own, stop - part * own))]
+
+            return jax.make_array_from_callback(tuple(shape), where, piece)
+
+        return {name: whole(np.asarray(value)) for name, value in batch.items()}
 
 
 def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: Sequence[Any] | None = None) -> Layout:
     """`layout("fsdp=4,tensor=2")`. Sizes left out are 1; an empty mesh is one device.
 
-    rules: a preset's name or a value; None picks fsdp_tp, fsdp or ddp by the axes that are larger than 1.
+    rules: a preset's name or a value; None: `every`, by which the mesh alone says what is split.
     """
     sizes = dict.fromkeys(MESH_AXES, 1)
     for part in filter(None, mesh.replace(" ", "").split(",")):
@@ -65,13 +102,26 @@ def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: Se
             raise ConfigError(unknown(rules, PRESETS, "there are no sharding rules"))
         rules = PRESETS[rules]()
     elif rules is None:
-        rules = fsdp_tp() if sizes["tensor"] > 1 else fsdp() if sizes["fsdp"] > 1 else ddp()
+        rules = every()
     devices = jax.devices() if devices is None else devices
     count = math.prod(sizes.values())
     if count > len(devices):
         raise ConfigError(f"mesh {mesh} needs {count} devices, this machine has {len(devices)}")
-    made = jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:count])
+    made = Mesh(_arranged(sizes, devices[:count]), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    rules.check_mesh(made)
     return Layout(made, rules)
+
+
+def _arranged(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices by axis: neighbours on the machine's fast network along the last axes, slices along "replica"."""
+    shape, slices = tuple(sizes.values()), len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices)
+    if sizes["replica"] % slices:
+        raise ConfigError(f"these devices are of {slices} slices; give the mesh replica={slices} or a multiple of it")
+    inside = (sizes["replica"] // slices, *shape[1:])
+    across = (slices, *(1,) * len(shape[1:]))
+    return mesh_utils.create_hybrid_device_mesh(inside, across, devices)
 
 
 _current: ContextVar[Layout | None] = ContextVar("layout", default=None)
@@ -87,6 +137,12 @@ def use(where: Layout) -> Iterator[None]:
         _current.reset(token)
 
 
+def in_scope() -> Layout | None:
+    """The layout of the program that is being traced; None outside a `use` scope and on one device."""
+    where = _current.get()
+    return None if where is None or where.mesh.size == 1 else where
+
+
 def devices_in_scope() -> int:
     """How many devices the program that is being traced is split over; 1 outside a `use` scope."""
     where = _current.get()
@@ -98,12 +154,10 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
     An axis that the mesh doesn't divide is kept whole: unlike a parameter's, its size is the data's.
     """
-    where = _current.get()
-    if where is None or where.mesh.size == 1:
+    if (where := in_scope()) is None:
         return x
     parts = []
     for name, size in zip(names, x.shape, strict=True):
-        over = where.rules.activations.get(name, ()) if name else ()
-        ways = math.prod(where.mesh.shape[axis] for axis in over)
-        parts.append(over if over and ways > 1 and size % ways == 0 else None)
+        over = where.over(name) if name else ()
+        parts.append(over if over and size % where.ways(name or "") == 0 else None)
     return jax.lax.with_sharding_constraint(x, NamedSharding(where.mesh, PartitionSpec(*parts)))

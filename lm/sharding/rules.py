@@ -10,7 +10,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lm.config import ConfigError, config, unknown
 from lm.errors import UserError
 
-MESH_AXES = ("data", "fsdp", "tensor")
+# from the slowest network to the fastest; neighbours in the last axis are neighbours on the machine
+MESH_AXES = ("replica", "stage", "data", "fsdp", "expert", "sequence", "tensor")
 LOGICAL_AXES = ("batch", "length", "embed", "heads", "kv_heads", "head_dim", "mlp", "expert", "vocab", "layers")
 
 
@@ -43,6 +44,13 @@ class ShardingRules:
         for name in (*self.params, *self.activations, *self.replicate_if_indivisible):
             if name not in known:
                 raise ShardingError(unknown(name, sorted(known), "a sharding rule names the axis"))
+
+    def check_mesh(self, mesh: Mesh) -> None:
+        """Raises ShardingError for an axis of the mesh over which nothing is split: its devices would do the same."""
+        used = {axis for table in (self.params, self.activations) for axes in table.values() for axis in axes}
+        for axis, size in mesh.shape.items():
+            if size > 1 and axis not in used:
+                raise ShardingError(f"mesh axis {axis}={size}: these rules split nothing over it; leave --rules out")
 
     def spec(
         self, axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, where: str = "parameter"
@@ -77,26 +85,53 @@ def _ways(axes: tuple[str, ...], mesh: Mesh) -> int:
     return ways
 
 
-_ACTIVATIONS = {"batch": ("data", "fsdp"), "heads": ("tensor",), "kv_heads": ("tensor",), "mlp": ("tensor",)}
+_ROWS = ("replica", "data", "fsdp", "expert")
+_BATCH = {"batch": _ROWS}
+_FSDP = {"embed": ("fsdp",)}
+_TENSOR = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("tensor",))
+_HEADS = dict.fromkeys(("heads", "kv_heads", "mlp"), ("tensor",))  # of activations
 
 
 def ddp() -> ShardingRules:
     """Data parallel: every device holds all parameters."""
-    return ShardingRules(params={}, activations=_ACTIVATIONS)
+    return ShardingRules(params={}, activations=_BATCH)
 
 
 def fsdp() -> ShardingRules:
     """Parameters, gradients and optimizer state split over the devices (ZeRO-3, Rajbhandari et al. 2020)."""
-    return ShardingRules(params={"embed": ("fsdp",)}, activations=_ACTIVATIONS)
+    return ShardingRules(params=_FSDP, activations=_BATCH)
 
 
 def fsdp_tp() -> ShardingRules:
     """Fully sharded, and heads, hidden units and vocabulary split over "tensor" (Shoeybi et al. 2019)."""
-    tensor = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("tensor",))
-    return ShardingRules(params={"embed": ("fsdp",), **tensor}, activations=_ACTIVATIONS)
+    return ShardingRules(params=_FSDP | _TENSOR, activations=_BATCH | _HEADS)
 
 
-PRESETS = {"ddp": ddp, "fsdp": fsdp, "fsdp_tp": fsdp_tp}
+def ep() -> ShardingRules:
+    """As `fsdp_tp`, and experts split over "expert", whose devices hold rows of their own (Lepikhin et al. 2020)."""
+    return ShardingRules(params=_FSDP | _TENSOR | {"expert": ("expert",)}, activations=_BATCH | _HEADS)
+
+
+def sp() -> ShardingRules:
+    """As `fsdp_tp`, and the tokens of a row split over "sequence" (Liu et al. 2023; Jacobs et al. 2023)."""
+    return ShardingRules(params=_FSDP | _TENSOR, activations=_BATCH | _HEADS | {"length": ("sequence",)})
+
+
+def pp() -> ShardingRules:
+    """As `fsdp_tp`, and layers split over "stage" (Huang et al. 2018, GPipe; Narayanan et al. 2021)."""
+    return ShardingRules(params=_FSDP | _TENSOR | {"layers": ("stage",)}, activations=_BATCH | _HEADS)
+
+
+def every() -> ShardingRules:
+    """All of these; an axis of size 1 splits nothing, so the mesh alone says what is done."""
+    rules = [ddp(), fsdp_tp(), ep(), sp(), pp()]
+    params, activations = ({}, {})
+    for one in rules:
+        params, activations = params | one.params, activations | one.activations
+    return ShardingRules(params=params, activations=activations)
+
+
+PRESETS = {"ddp": ddp, "fsdp": fsdp, "fsdp_tp": fsdp_tp, "ep": ep, "sp": sp, "pp": pp, "every": every}
 
 
 def shardings(params: Any, axes: Any, rules: ShardingRules, mesh: Mesh) -> Any:

@@ -66,10 +66,8 @@ def heldout(sums_of: Callable[[Batch], Sums], dataset: Dataset, rows: int | None
     """
     nats = tokens = correct = np.float64(0)
     bytes_ = 0
-    share = dataset.data.batch // jax.process_count()
-    mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
     for batch in dataset.heldout_batches(rows):
-        sums = sums_of({name: value[mine] for name, value in batch.items()})
+        sums = sums_of(batch)
         nats, tokens, correct = nats + _wide(sums.nats), tokens + _wide(sums.tokens), correct + _wide(sums.correct)
         bytes_ += dataset.bytes_of(batch)
     if not np.all(tokens):
@@ -82,7 +80,8 @@ def evaluate(
     compiled: Program, params: param.Params, values: Values, dataset: Dataset, rows: int | None = None
 ) -> dict[str, Any]:
     """`heldout` for one model, as Python's numbers."""
-    found = heldout(lambda batch: compiled.evaluate(params, compiled.layout.put(batch), values), dataset, rows)
+    where = compiled.layout
+    found = heldout(lambda batch: compiled.evaluate(params, where.put(where.mine(batch)), values), dataset, rows)
     return {**{name: float(value) for name, value in found.items()}, "evaluated": int(found["evaluated"])}
 
 

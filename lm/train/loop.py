@@ -82,7 +82,8 @@ class Trainer:
         self.lanes = [lane for lane in self.lanes if lane.error is None]
         if not self.lanes:
             return
-        mine = {"host": jax.process_index(), "hosts": jax.process_count()}
+        host, of = self.machine.layout.share()
+        mine = {"host": host, "hosts": of}
         state = self.engine.start([lane.started() for lane in self.lanes])
         sources = [lane.dataset.batches(start=self.step, **mine) for lane in self.lanes]
         pending = None

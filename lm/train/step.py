@@ -53,6 +53,7 @@ class Program:
         self.axes = param.axes(module)
         self.factors = training.parametrization.factors(self.axes, model, training.optimizer)
         layout.rules.check(self.axes)
+        model.check_split(layout)
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
         whole = layout.replicated()
