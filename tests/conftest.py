@@ -3,11 +3,10 @@
 Where beartype is installed, the shapes that functions declare are checked whenever they are called or traced.
 """
 
-import contextlib
-import gc
 import importlib.metadata
 import importlib.util
 import os
+import time
 
 os.environ.setdefault("NPROC", "16")  # jax 0.10 and 0.11 can deadlock with many virtual devices on few cores
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -35,16 +34,18 @@ if importlib.util.find_spec("beartype"):
     _import_hook.JaxtypingTransformer.visit_ClassDef = methods_only
     install_import_hook(["lm.nn", "lm.models", "lm.infer", "lm.objectives"], "beartype.beartype")
 
-import jax  # noqa: E402
 import pytest  # noqa: E402
 
-MAPS = 20_000  # of the 65,530 that Linux gives a process; every compiled program keeps some, and beyond them it crashes
+checked = time.monotonic()
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _programs_are_given_back():
+    """A process of thousands of tests compiles more programs than Linux has room for."""
+    global checked
     yield
-    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
-        if sum(1 for _ in maps) > MAPS:
-            jax.clear_caches()
-            gc.collect()
+    if time.monotonic() > checked + 2:
+        from lm.train.programs import make_room
+
+        make_room()
+        checked = time.monotonic()

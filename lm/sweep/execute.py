@@ -21,6 +21,7 @@ from lm.train.group import Member, train_together
 from lm.train.lane import Machine, Stopped
 from lm.train.lock import LeaseLost, RunLocked
 from lm.train.loop import train
+from lm.train.programs import make_room
 
 Together = Literal["auto", "always", "never"]
 NOTHING, WAIT = -1, -2  # instead of the number of a run
@@ -139,6 +140,7 @@ class Worker:
 
     def _do(self, part: Sequence[Entry], busy: dict[str, str]) -> int:
         """Trains runs at once; how many were really tried. What fails is said, and the rest goes on."""
+        make_room()
         if not hosts.several():  # others may have done some since the list was made
             part = [entry for entry in part if self._open(entry)]
         if len(part) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,10 +29,11 @@ from lm.nn import (
 )
 from lm.nn.kernels import cross_entropy
 from lm.nn.rope import RoPEScaling
-from lm.sharding import ShardingError
+from lm.sharding import MESH_AXES, ShardingError
+from lm.sharding.mesh import _arranged
+from lm.sharding.rules import PRESETS
 from lm.train.step import Program
 from tests.sharding.helper import (
-    MESHES,
     ROWS,
     TRAINING,
     assert_sharded_equals_single,
@@ -51,17 +53,24 @@ def together(names: list[str], **fields: Any) -> Decoder:
     return Decoder(vocab=VOCAB, width=16, layers=len(names), block=tuple(BLOCKS[n] for n in names), **fields)
 
 
-TOGETHER = {
-    "learned, untied": together(NAMES[::3], position=Learned(length=16), tied=False),
-    "sinusoidal, softcap": together(NAMES[1::3], position=Sinusoidal(), softcap=5.0),
-    "no position": together(NAMES[2::3], embed_scale=None),
-}
+GROUPS = 8  # deeper models than 57 / 8 layers would amplify what rounding does
+FORMS: list[dict[str, Any]] = [
+    {"position": Learned(length=16), "tied": False},
+    {"position": Sinusoidal(), "softcap": 5.0},
+    {"embed_scale": None},
+]
+TOGETHER = [together(NAMES[i::GROUPS], **FORMS[i % len(FORMS)]) for i in range(GROUPS)]
+SOME = together(["gqa", "mla", "mamba-2", "moe"])
 
 
-@pytest.mark.parametrize("where", MESHES)
-@pytest.mark.parametrize("name", TOGETHER)
-def test_every_component_is_on_a_mesh_what_it_is_on_one_device(name: str, where: str) -> None:
-    assert_sharded_equals_single(TOGETHER[name], where)
+@pytest.mark.parametrize("index", range(GROUPS))
+def test_every_component_is_on_a_mesh_what_it_is_on_one_device(index: int) -> None:
+    assert_sharded_equals_single(TOGETHER[index], "fsdp_tp")
+
+
+@pytest.mark.parametrize("where", ["ddp", "fsdp"])
+def test_simpler_meshes(where: str) -> None:
+    assert_sharded_equals_single(SOME, where)
 
 
 def components(kind: type) -> set[type]:
@@ -74,7 +83,7 @@ def components(kind: type) -> set[type]:
 
 
 def test_no_component_is_left_out() -> None:
-    text = "".join(map(dumps, TOGETHER.values()))
+    text = "".join(map(dumps, TOGETHER))
     for kind in (Mixer, RelativePosition, AbsolutePosition, RoPEScaling, FeedForward, Activation, Norm, Residual):
         missing = {cls.__name__ for cls in components(kind) if f'"type":"{cls.__name__}"' not in text}
         assert components(kind) and not missing, f"{kind.__name__}: add {missing} to tests/tiny.py"
@@ -151,7 +160,9 @@ class TestErrors:
     def test_an_axis_that_nothing_has(self) -> None:
         with pytest.raises(ShardingError, match="did you mean 'embed'"):
             self.program("fsdp=2", rules(embd=("fsdp",)))
-        with pytest.raises(ConfigError, match="the mesh has the axes data, fsdp, tensor"):
+        with pytest.raises(ShardingError, match="tensor=2: these rules split nothing over it"):
+            sharding.layout("fsdp=2,tensor=2", "fsdp")
+        with pytest.raises(ConfigError, match="the mesh has the axes replica, stage, data"):
             rules(embed=("fdsp",))
 
     @pytest.mark.parametrize(
@@ -175,16 +186,51 @@ class TestErrors:
 
 
 def test_layouts_of_equal_meshes_are_one() -> None:
-    assert sharding.layout("fsdp=2") == sharding.layout("fsdp=2", "fsdp")
-    assert hash(sharding.layout("fsdp=2")) == hash(sharding.layout("fsdp=2", "fsdp"))
+    assert sharding.layout("fsdp=2") == sharding.layout("fsdp=2", "every")
+    assert hash(sharding.layout("fsdp=2")) == hash(sharding.layout("fsdp=2", "every"))
     assert sharding.layout("fsdp=2") != sharding.layout("fsdp=2", "ddp")
-    assert [sharding.layout(m).rules for m in ("", "fsdp=2", "tensor=2")] == [
-        sharding.ddp(),
-        sharding.fsdp(),
-        sharding.fsdp_tp(),
-    ]
+
+
+def test_every_rule_of_a_preset_is_in_the_default() -> None:
+    default = sharding.every()
+    for preset in PRESETS.values():
+        rules = preset()
+        assert rules.params.items() <= default.params.items()
+        assert rules.activations.items() <= default.activations.items()
 
 
 def test_without_rules_for_the_batch_every_device_has_it_all() -> None:
-    where = sharding.layout("data=2", sharding.ShardingRules(params={}, activations={}))
+    where = sharding.layout("tensor=2", sharding.ShardingRules(params={"mlp": ("tensor",)}, activations={}))
     assert where.put({"tokens": np.zeros((3, 2))})["tokens"].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_batch_lies_where_its_rows_belong(stacked: bool) -> None:
+    where = sharding.layout("data=2,fsdp=2,tensor=2")
+    rows = np.arange(24 * (1 + stacked)).reshape(*(2,) * stacked, 8, 3)
+    put = where.put({"tokens": rows}, stacked)["tokens"]
+    np.testing.assert_array_equal(put, rows)
+    assert put.addressable_shards[0].data.shape == (*(2,) * stacked, 2, 3)
+    np.testing.assert_array_equal(where.mine({"tokens": rows})["tokens"], rows)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """As much of a TPU as laying out a mesh asks for."""
+
+    id: int
+    slice_index: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5e"
+    process_index: int = 0
+
+
+def test_slices_lie_along_replica() -> None:
+    chips = [Chip(i, i // 4, (i % 2, i // 2 % 2, 0)) for i in range(8)]
+    laid = _arranged(dict.fromkeys(MESH_AXES, 1) | {"replica": 2, "fsdp": 4}, chips)
+    assert laid.shape == (2, 1, 1, 4, 1, 1, 1)
+    assert [{chip.slice_index for chip in half.flat} for half in laid] == [{0}, {1}]
+    with pytest.raises(ConfigError, match="of 2 slices; give the mesh replica=2"):
+        _arranged(dict.fromkeys(MESH_AXES, 1) | {"fsdp": 8}, chips)
