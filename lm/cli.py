@@ -13,6 +13,8 @@ from lm.commands.emerge import Emerge
 from lm.commands.fit import Fit
 from lm.commands.hub import Export, Import
 from lm.commands.inspect import Config, Cost, Doctor
+from lm.commands.plan import Plan
+from lm.commands.profile import Profile
 from lm.commands.results import Results
 from lm.commands.sweep import Sweep
 from lm.commands.train import Train
@@ -22,6 +24,7 @@ from lm.errors import UserError
 Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Plan, subcommand("plan")]
     | Annotated[Results, subcommand("results")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Emerge, subcommand("emerge")]
@@ -31,6 +34,7 @@ Command = (
     | Annotated[Verify, subcommand("verify")]
     | Annotated[Import, subcommand("import")]
     | Annotated[Export, subcommand("export")]
+    | Annotated[Profile, subcommand("profile")]
     | Annotated[Config, subcommand("config")]
     | Annotated[Cost, subcommand("cost")]
     | Annotated[Doctor, subcommand("doctor")]

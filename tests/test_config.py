@@ -226,7 +226,7 @@ class TestChecks:
             (lambda: Mask(window="3"), "Mask.window must be int or None, got '3' (str)"),
             (lambda: Mask(window=True), "Mask.window must be int or None"),
             (lambda: mha(8, position=YaRN(factor=2.0, original_length=9)), "must be RelativePosition or None"),
-            (lambda: Execution(remat="some"), "must be one of 'none', 'dots', 'full', got 'some'"),
+            (lambda: Execution(remat="some"), "must be one of 'none', 'dots', 'full', 'offload', got 'some'"),
             (lambda: Whole(real=math.nan), "Whole.real is NaN"),
             (lambda: Whole(pair=(1,)), "must have 2 items, got 1"),
             (lambda: Whole(table={1: ()}), "a key of Whole.table must be str"),

@@ -71,6 +71,7 @@ from lm.models import Decoder, Execution
 from lm.models.stack import Layers
 from lm.models.trunk import Trunk
 from lm.nn import Block, BlockSparse, Fixed, Llama3Scaling, Mask, RoPE, Strided, YaRN, gqa, mha, param
+from lm.nn.kernels.attention import attend
 from lm.objectives import NextToken
 from lm.sharding import ShardingRules
 from lm.sweep import (
@@ -231,10 +232,19 @@ def see_sampler(sampler: Any) -> Any:
 
 
 def see_rules(rules: ShardingRules) -> Any:
-    where = sharding.layout("data=2,fsdp=2,tensor=2", rules)
-    module = nnx.eval_shape(lambda: MODELS["qk norm with bias, softcap"].build(rngs=nnx.Rngs(params=0)))
+    where = sharding.layout("fsdp=2,tensor=4", rules)  # more than there are key heads
+    module = nnx.eval_shape(lambda: MODELS["gqa"].build(rngs=nnx.Rngs(params=0)))
     _, params = param.split(module)
     return str(where.batch()), str(sharding.shardings(params, param.axes(module), rules, where.mesh))
+
+
+def see_split_rows(rules: ShardingRules) -> Any:
+    """What attention sends between devices."""
+    x, ids = jnp.zeros((1, 4, 2, 4)), jnp.zeros((1, 4), jnp.int32)
+    told = dict.fromkeys(("q_positions", "k_positions", "q_segments", "k_segments"), ids)
+    with sharding.use(sharding.layout("sequence=2", rules)):
+        text = str(jax.make_jaxpr(lambda x: attend(x, x, x, mask=Mask(), scale=1.0, **told))(x))
+    return {name: text.count(name) for name in ("ppermute", "all_to_all")}
 
 
 def see_experiment(experiment: Any) -> Any:
@@ -612,6 +622,7 @@ def bases() -> tuple[Base, ...]:
         *(Base(mask, see_mask) for mask in (Mask(), Mask(window=2), *patterns())),
         *(Base(sampler, see_sampler) for sampler in (Greedy(), Sample())),
         Base(sharding.fsdp_tp(), see_rules),
+        Base(sharding.sp(), see_split_rows),
         Base(Sweep(base=run, points=({"seed": 1}, {"seed": 2})), see_experiment),
         *(Base(replace(kind, {"match": None, "decode_contexts": (4,)}), see_experiment) for kind in ablations),
         *(Base(kind, see_experiment) for kind in ablations),

@@ -42,14 +42,23 @@ class OnMachine(Shared):
     """Where metrics go besides the run's own rows: tensorboard, wandb."""
     quiet: bool = False
     """No progress bar."""
+    profile: str | None = None
+    """Write an XLA trace of these steps into the run's folder: steps=10:15. lm profile RUN reads it."""
+    distributed: bool = False
+    """This process is one of several that train each run together, found as jax.distributed finds them."""
 
     def machine(self) -> Machine:
         from lm.sharding import layout
         from lm.train import hosts
         from lm.train.loop import Machine
+        from lm.train.profile import Window
 
+        hosts.join(self.distributed)
+        window = None if self.profile is None else Window.read(self.profile)
         mesh = self.mesh or (f"data={hosts.devices()}" if hosts.several() else "")
-        return Machine(layout=layout(mesh, self.rules), log=self.log, quiet=self.quiet)
+        return Machine(
+            layout=layout(mesh, self.rules), log=self.log, quiet=self.quiet or not hosts.first(), profile=window
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

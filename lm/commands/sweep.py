@@ -235,6 +235,7 @@ def _work(command: RunSweep | Submit, found: ExperimentFile, folder: Path, launc
         "--rules": command.rules,
         "--together": command.together,
         "--tries": str(command.tries),
+        "--profile": command.profile,
     }
     options = [part for name, value in given.items() if value for part in (name, value)]
     options += ["--log", *command.log] if command.log else []

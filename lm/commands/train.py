@@ -23,14 +23,18 @@ class Train(OfExperiment, OnMachine):
     def __call__(self) -> int:
         from lm import data
         from lm.sweep import file
+        from lm.train import hosts
         from lm.train.folder import RunFolder
         from lm.train.loop import train
 
+        machine = self.machine()  # before anything asks JAX for its devices
         given = Path(self.file)
         base = RunFolder(given).config() if given.is_dir() else file.load(given, self.preset).experiment.base
         base = override(base, self.overrides)
         name = base.id(data.fingerprint(base.data))
         folder = Path(self.out) if self.out else Path(self.results) / "runs" / name
-        result = train(base, folder, self.machine())
-        print(f"held-out loss {result['heldout_loss']:.4f} nats/token, {result['heldout_bpb']:.4f} bits/byte: {folder}")
+        result = train(base, folder, machine)
+        said = f"held-out loss {result['heldout_loss']:.4f} nats/token, {result['heldout_bpb']:.4f} bits/byte: {folder}"
+        if hosts.first():
+            print(said)
         return 0

@@ -45,8 +45,6 @@ class Work(Doing):
     """The number of this worker, from 0: where in the manifest it begins."""
     cores: str = ""
     """Cores this process keeps to, e.g. 0,1. Default: all."""
-    distributed: bool = False
-    """This process is one of several that train each run together, found as jax.distributed finds them."""
 
     def __call__(self) -> int:
         if self.cores:

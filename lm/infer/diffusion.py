@@ -112,7 +112,7 @@ def unmask(
         segments[row, : lead - len(prompt)] = 0
     plan = np.asarray(how.schedule(new_tokens), np.int32) + np.array([lead, lead, 0], np.int32)
     execution = execution or Execution()
-    cast = execution.cast(params)
+    cast = execution.cast(graph(model), params)
     out = _program(model, how.order, mask, execution)(
         cast, tokens, segments, plan, np.float32(how.temperature), jax.random.key(seed)
     )

@@ -105,7 +105,7 @@ def _request(
     model.check_context(max(map(len, prompts)) + new_tokens - 1)
     execution = execution or Execution()
     stopped = np.int32(-1 if stop is None else stop)
-    cast = params if execution.compute == "float32" else execution.cast(params)
+    cast = execution.cast(loop.graph(model), params)
     return _Request((cast, tokens, segments, jax.random.key(seed), stopped), bucket(new_tokens), execution)
 
 

@@ -40,7 +40,7 @@ def generate(
     model.encoder.check_context(max(map(len, sources)))
     model.decoder.check_context(new_tokens)
     execution = execution or Execution()
-    cast = params if execution.compute == "float32" else execution.cast(params)
+    cast = execution.cast(loop.graph(model), params)
     begin, stopped = np.int32(start), np.int32(-1 if stop is None else stop)
     program = _program(model, sampler or Greedy(), execution)
     arrays = cast, tokens, segments, begin, jax.random.key(seed), stopped, np.int32(new_tokens)

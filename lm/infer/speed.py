@@ -52,7 +52,8 @@ def decoding(model: Decoder, context: int, batch: int, execution: Execution) -> 
     Weights and cache are drawn at random: the speed doesn't depend on them.
     """
     module = nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0)))
-    params = execution.cast(jax.tree.map(_drawn, param.split(module)[1]))
+    graph, shapes = param.split(module)
+    params = execution.cast(graph, jax.tree.map(_drawn, shapes))
     empty = jax.eval_shape(lambda: module.init_cache(batch, context + TOKENS, params["embedding"].dtype))
     cache = tuple(_filled(layer, context) for layer in empty)
     program = jax.jit(lambda params, cache: _decode(model, params, cache, context, batch, execution), donate_argnums=1)

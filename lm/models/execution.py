@@ -7,13 +7,19 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
+from lm import sharding
 from lm.config import ConfigError, config
+from lm.nn import param
+from lm.nn.kernels.low_precision import Products
 from lm.nn.kernels.platform import platform
 
 DISPATCH = {"cpu": 1.4e11, "gpu": 1.6e12, "tpu": 1.6e12}  # FLOPs: 1 to 2 s on two cores, some ms on an accelerator
 AT_MOST = 16  # steps of a dispatch
 LIBRARY = "xla_cpu_experimental_ynn_fusion_type"  # what XLA:CPU leaves to its library
+STREAM = "residual stream"  # the name, for rematerialisation, of what goes into a layer
+HOST = "pinned_host"
 SCAN_FROM = 12  # layers: from here the compile time of an unrolled program costs more than scanning it
 
 
@@ -22,17 +28,21 @@ class Execution:
     """layers: "scan" compiles one layer and loops over it, "unroll" writes all of them out; "auto" goes by depth.
 
     remat: what the backward pass computes again instead of keeping: nothing, all but matrix products ("dots"),
-    or everything inside a layer ("full").
+    or everything inside a layer ("full"); "offload" does that too, and keeps what goes into the layers in the host's
+    memory until then.
     compute: the type of activations and of the weights as the layers see them; parameters stay float32, and so do
     norms' statistics, softmax and the loss.
+    products: of the layers' linear maps while training: in the type of the computation, or of 8-bit numbers
+    (`lm.nn.kernels.low_precision`). Tables, output layer, routers, experts and attention keep the former.
     steps_at_once: how many training steps to dispatch as one program; None: up to 16, at most two
     seconds on two cores. Memory is asked for and given back once a dispatch; and a run stops between dispatches.
     kernels: "auto" takes the fast form of each layer on this platform, "plain" its definition.
     """
 
     layers: Literal["auto", "scan", "unroll"] = "auto"
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "full", "offload"] = "none"
     compute: Literal["float32", "bfloat16"] = "float32"
+    products: Products = "native"
     kernels: Literal["auto", "plain"] = "auto"
     steps_at_once: int | None = None
 
@@ -61,12 +71,31 @@ class Execution:
         return {LIBRARY: "LIBRARY_FUSION_TYPE_DOT"}
 
     def checkpoint(self, function: Any) -> Any:
-        """`function` with this rematerialisation."""
+        """`function` with this rematerialisation. What it calls STREAM is what "offload" keeps."""
+        policies = jax.checkpoint_policies
         if self.remat == "none":
             return function
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.remat == "dots" else None
-        return jax.checkpoint(function, policy=policy)
+        if self.remat == "full":
+            return jax.checkpoint(function)
+        if self.remat == "dots":
+            return jax.checkpoint(function, policy=policies.dots_with_no_batch_dims_saveable)
+        check_host_memory()
+        to = {"offload_src": "device", "offload_dst": HOST}
+        names: dict[str, Any] = {"names_which_can_be_saved": [], "names_which_can_be_offloaded": [STREAM]}
+        return jax.checkpoint(function, policy=policies.save_and_offload_only_these_names(**names, **to))
 
-    def cast(self, params: Any) -> Any:
-        """Float parameters in the type of the computation."""
-        return jax.tree.map(lambda p: p.astype(self.compute) if jnp.issubdtype(p.dtype, jnp.floating) else p, params)
+    def cast(self, graph: nnx.GraphDef, params: param.Params) -> param.Params:
+        """Float parameters in the type of the computation, but for those that are declared precise."""
+
+        def one(p: jax.Array, precise: bool) -> jax.Array:
+            return p.astype(self.compute) if jnp.issubdtype(p.dtype, jnp.floating) and not precise else p
+
+        return params if self.compute == "float32" else jax.tree.map(one, params, param.precise(graph, params))
+
+
+def check_host_memory() -> None:
+    """Raises ConfigError where a program can't keep arrays in the host's memory. A machine that isn't here can."""
+    device = jax.local_devices()[0]
+    here = sharding.platform_in_scope() in (None, device.platform)
+    if here and HOST not in {memory.kind for memory in device.addressable_memories()}:
+        raise ConfigError(f"remat='offload' needs {HOST} memory, which {device.platform} has none of; use remat='full'")

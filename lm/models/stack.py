@@ -7,22 +7,26 @@ that all of them share has one entry there.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from lm import sharding
 from lm.config import ConfigError, config
-from lm.models.execution import Execution
+from lm.models import pipeline
+from lm.models.execution import STREAM, Execution
 from lm.models.model import Cache
-from lm.nn.aux import Aux, joined
+from lm.nn.aux import Aux, in_parts, joined
+from lm.nn.aux import whole as whole_batch
 from lm.nn.block import Block, BlockLayer
 from lm.nn.cost import Cost
 from lm.nn.cross import Context
 from lm.nn.kernels.attention_decode import Slots
 from lm.nn.param import layer, stacked
+from lm.sharding import Layout, ShardingError
 
 Reads = Context | Sequence[Slots | None] | None  # an encoder's output, or each layer's keys and values of it
 
@@ -53,6 +57,21 @@ class Layers:
         if len(self.pattern) + len(self.first) > self.layers:
             lead = f" after {len(self.first)} first ones" if self.first else ""
             raise ConfigError(f"a pattern of {len(self.pattern)} blocks{lead} doesn't fit layers={self.layers}")
+
+    def check_stages(self, where: Layout) -> None:
+        """Raises ShardingError where the layers can't be divided into the pipeline's stages."""
+        if where.stages == 1:
+            return
+        if self.shared_layers:
+            raise ShardingError("shared_layers are in every stage at once: nothing to split; leave stage= out")
+        chunks, patterns = where.stages * where.repeats, len(self.pattern)
+        if (self.layers - len(self.first)) % (chunks * patterns):
+            times = f" x repeats={where.repeats}" if where.repeats > 1 else ""
+            lead = f" after the first {len(self.first)}" if self.first else ""
+            raise ShardingError(
+                f"layers={self.layers} can't be divided into stage={where.stages}{times}; "
+                f"make them{lead} a multiple of {chunks * patterns}"
+            )
 
     def repeats(self, index: int) -> int:
         """How many layers are made from entry `index` of the pattern."""
@@ -113,38 +132,61 @@ def run(
     execution: Execution,
     context: Context | None = None,
 ) -> tuple[jax.Array, Aux]:
-    """Loops over whole patterns, then does what is left of the last one."""
+    """The first layers, whole patterns, then what is left of the last one.
 
-    @execution.checkpoint
-    def one(block: BlockLayer, x: jax.Array) -> tuple[jax.Array, Aux]:
-        y, _, aux = block(x, positions, segments, None, context)
+    The patterns are a loop; or a pipeline, where the layout splits layers over stages.
+    """
+
+    def one(block: BlockLayer, x: jax.Array, reads: Any) -> tuple[jax.Array, Aux]:
+        positions, segments, context = reads
+        y, _, aux = block(checkpoint_name(x, STREAM), positions, segments, None, context)
         return sharding.constrain(y, "batch", "length", None), aux
 
-    found: list[Any] = []
+    where = sharding.in_scope()
+    interleaved = where is not None and where.repeats > 1  # such a pipeline rematerialises a stage, not each layer
+    alone = execution.checkpoint(one)
+    inside = one if interleaved else alone
+    reads, found = (positions, segments, context), []
     for i in range(len(spec.first)):
-        x, aux = one(layer(blocks[f"first{i}"], 0), x)
+        x, aux = alone(layer(blocks[f"first{i}"], 0), x, reads)
         found.append(aux)
     pattern = [blocks[str(i)] for i in range(len(spec.pattern))]
     whole, rest = divmod(spec.layers - len(spec.first), len(pattern))
     leaves, tree = jax.tree.flatten(pattern)
+    count = whole if where is None else whole // (where.stages * where.repeats)
 
-    def body(x: jax.Array, own: list[Any]) -> tuple[jax.Array, list[Aux]]:
-        # what all layers share isn't sliced but closed over
-        mine = [all[0] if part is None else part for all, part in zip(leaves, own, strict=True)]
-        said = []
-        for block in jax.tree.unflatten(tree, mine):
-            x, aux = one(block, x)
-            said.append(aux)
-        return x, said
-
-    sliced = [leaf[:whole] if len(leaf) > 1 else None for leaf in leaves]
-    unroll = whole if execution.unrolls(spec.layers) else 1
-    x, said = jax.lax.scan(body, x, sliced, length=whole, unroll=unroll)
+    loop = _loop(tree, inside, count, execution.unrolls(spec.layers))
+    # what all layers share isn't sliced but closed over
+    own = [leaf[:whole] if len(leaf) > 1 else None for leaf in leaves]
+    shared = [leaf[0] if len(leaf) == 1 else None for leaf in leaves]
+    if where is None or where.stages == 1:
+        x, said = loop(own, shared, x, reads)
+    else:
+        with in_parts():
+            x, said = pipeline.run(loop, own, shared, x, reads, where, execution.checkpoint)
+        said = [each for aux in said for each in whole_batch(aux)]
     found += said
     for block in pattern[:rest]:
-        x, aux = one(layer(block, whole), x)
+        x, aux = alone(layer(block, whole), x, reads)
         found.append(aux)
     return x, joined(found)
+
+
+def _loop(tree: Any, one: Callable[..., tuple[jax.Array, Aux]], count: int, unrolled: bool) -> Callable[..., Any]:
+    """A function of `count` patterns' parameters, own ones stacked, and what the first of these layers reads."""
+
+    def loop(own: list[Any], shared: list[Any], x: jax.Array, reads: Any) -> tuple[jax.Array, list[Aux]]:
+        def body(x: jax.Array, own: list[Any]) -> tuple[jax.Array, list[Aux]]:
+            mine = [all if part is None else part for all, part in zip(shared, own, strict=True)]
+            said = []
+            for block in jax.tree.unflatten(tree, mine):
+                x, aux = one(block, x, reads)
+                said.append(aux)
+            return x, said
+
+        return jax.lax.scan(body, x, own, length=count, unroll=count if unrolled else 1)
+
+    return loop
 
 
 def layers(spec: Layers, blocks: Any) -> list[BlockLayer]:

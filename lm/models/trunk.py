@@ -71,6 +71,7 @@ class Trunk(stack.Layers, Model):
             raise ConfigError(f"this model has {limit} learned positions, {length} were asked for")
 
     def check_split(self, where: Layout) -> None:
+        self.check_stages(where)
         for block, _ in self.stacks().values():
             block.check_split(where)
 
@@ -140,7 +141,12 @@ class TrunkModel(nnx.Module):
     def vectors(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         """The tokens' own vectors."""
         scale = math.sqrt(self.spec.width) if self.spec.embed_scale is None else self.spec.embed_scale
-        return jnp.take(self.embedding[...], tokens, axis=0) * scale
+        table_VD, where = self.embedding[...], sharding.in_scope()
+        if where is not None and not where.exchanges_columns:
+            # each device looks in its own rows, and the sum over them is sent (Shoeybi et al. 2019); left to itself
+            # the compiler sends all rows of the table, and then what was found as well
+            table_VD = sharding.constrain(table_VD, "vocab", None)
+        return jnp.take(table_VD, tokens, axis=0) * scale
 
     def _embedded(self, x: Float[Array, "B L D"], positions: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         """The tables' vectors with their positions."""

@@ -13,13 +13,14 @@ from lm.nn import head_norm
 from lm.nn.cost import Cost, dense
 from lm.nn.feedforward import to_residual
 from lm.nn.head_norm import HeadNorm
-from lm.nn.kernels import attention, attention_decode, attention_plain
+from lm.nn.kernels import attention, attention_decode, attention_mesh, attention_plain
 from lm.nn.linear import Linear
 from lm.nn.mask import Mask
 from lm.nn.mixer import Mixer, MixerLayer
 from lm.nn.relative import RelativeLayer, RelativePosition
 from lm.nn.rope import RoPE
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout
 
 
 @config
@@ -60,6 +61,9 @@ class Attention(Mixer):
         if width % self.heads:
             raise ConfigError(f"heads={self.heads} must divide width={width}, or give head_width")
         return width // self.heads
+
+    def check_split(self, where: Layout) -> None:
+        attention_mesh.check_heads(where, self.heads)
 
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> AttentionLayer:
         return AttentionLayer(self, width, rngs=rngs, depth=depth)

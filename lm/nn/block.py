@@ -153,6 +153,8 @@ class Block:
         self.mixer.check_split(where)
         if self.cross is not None:
             self.cross.check_split(where)
+        if self.ff is not None:
+            self.ff.check_split(where)
 
     def cost(self, width: int, length: int, context: int = 0) -> Cost:
         """Of `length` tokens that read a context of so many."""

@@ -15,7 +15,7 @@ from lm.nn.kernels import attention, attention_decode
 from lm.nn.kernels.attention_decode import Slots
 from lm.nn.mask import Mask
 from lm.shapes import Array, Float, Int
-from lm.sharding import Layout, ShardingError
+from lm.sharding import Layout
 
 
 class Context(NamedTuple):
@@ -44,8 +44,7 @@ class Cross:
 
     def check_split(self, where: Layout) -> None:
         """Raises ShardingError where it can't be split so."""
-        if (ways := where.ways("length")) > 1:
-            raise ShardingError(f"Cross reads a whole context and can't split it {ways} ways; leave sequence= out")
+        self.attention.check_split(where)
 
     def cost(self, width: int, length: int, context: int) -> Cost:
         """Of `length` tokens that read `context` others, whose keys and values are kept while decoding."""

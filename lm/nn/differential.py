@@ -11,7 +11,7 @@ from lm.config import ConfigError, config
 from lm.nn import cache as kv
 from lm.nn.cost import Cost, dense, weights
 from lm.nn.feedforward import to_residual
-from lm.nn.kernels import attention, attention_decode
+from lm.nn.kernels import attention, attention_decode, attention_mesh
 from lm.nn.linear import Linear
 from lm.nn.mask import Mask
 from lm.nn.mixer import Mixer, MixerLayer
@@ -20,6 +20,7 @@ from lm.nn.param import normal, param
 from lm.nn.relative import RelativePosition
 from lm.nn.rope import RoPE
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout
 
 
 @config
@@ -50,6 +51,9 @@ class Differential(Mixer):
         if self.head_width is None and width % (2 * self.heads):
             raise ConfigError(f"2 x heads={self.heads} must divide width={width}, or give head_width")
         return self.head_width or width // (2 * self.heads)
+
+    def check_split(self, where: Layout) -> None:
+        attention_mesh.check_heads(where, self.heads)
 
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> DifferentialLayer:
         return DifferentialLayer(self, width, rngs=rngs, depth=depth)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,18 +12,42 @@ import jax.numpy as jnp
 
 from lm.config import ConfigError, config
 from lm.nn.kernels.grouped import grouped
-from lm.nn.routing import Choices, Routed, Routing, Slots
+from lm.nn.routing import Choices, Routed, Routing, Slots, refuse_parts_of_rows
 from lm.shapes import Array, Float
+from lm.sharding import Layout
 
 
-class Rows(NamedTuple):
-    """How rows are laid out over experts: product(rows, w [E I O]), and each row's expert, for what isn't a product."""
+class Equal(NamedTuple):
+    """Rows [E R ...] that are equally many for each of `experts`."""
 
-    product: Callable[[jax.Array, jax.Array], jax.Array]
+    experts: int
+
+    @property
+    def expert(self) -> jax.Array:
+        """Each row's expert, to index what isn't a product."""
+        return jnp.arange(self.experts)[:, None]
+
+    def product(self, x: Float[Array, "E R I"], w: Float[Array, "E I O"]) -> Float[Array, "E R O"]:
+        return jnp.einsum("ERI,EIO->ERO", x, w.astype(x.dtype))
+
+
+class Sorted(NamedTuple):
+    """Rows [A ...] in the order of their experts; rows beyond the sum of the sizes belong to none.
+
+    sizes [E]: rows of each expert, none of which has more than `most`. expert [A]: each row's expert; any for the rows
+    of none, whose products are 0.
+    """
+
+    sizes: jax.Array
     expert: jax.Array
+    most: int
+
+    def product(self, x: Float[Array, "A I"], w: Float[Array, "E I O"]) -> Float[Array, "A O"]:
+        return grouped(x, w, self.sizes)
 
 
-Experts = Callable[[jax.Array, Rows], jax.Array]  # rows [... D] -> [... D], each by its expert
+Rows = Equal | Sorted
+Experts = Callable[[jax.Array, Rows], jax.Array]  # rows -> rows, each by its expert
 
 
 class Dispatch(abc.ABC):
@@ -40,6 +63,9 @@ class Dispatch(abc.ABC):
     @abc.abstractmethod
     def __call__(self, x: Float[Array, "B L D"], routed: Routed, experts: Experts, count: int) -> Float[Array, "B L D"]:
         """The weighted sum of each token's experts, in x's type; sums are float32."""
+
+    def check_split(self, where: Layout) -> None:  # noqa: B027 -- most look at a token alone
+        """Raises ShardingError where the layer can't be split so."""
 
     def dropped(self, routed: Routed, count: int) -> jax.Array | None:
         """The share of choices that no expert computes, where there can be any."""
@@ -87,10 +113,14 @@ class Limited(Dispatch):
     def __call__(self, x: Float[Array, "B L D"], routed: Routed, experts: Experts, count: int) -> Float[Array, "B L D"]:
         return _by_slots(x, self._slots(_choices(routed), count), experts)
 
+    def check_split(self, where: Layout) -> None:
+        refuse_parts_of_rows(self, where)
+
     def dropped(self, routed: Routed, count: int) -> jax.Array:
-        choices, length = _choices(routed), routed.by.weight.shape[1]
-        kept = jnp.sum(self._slots(choices, count).token < length)
-        return 1 - kept / choices.expert.size
+        choices = _choices(routed)
+        length, k = choices.expert.shape[1:]
+        taken_BE = jnp.sum(choices.expert[..., None] == jnp.arange(count), axis=(1, 2))
+        return 1 - jnp.sum(jnp.minimum(taken_BE, self.room(k, count, length))) / choices.expert.size
 
     def _slots(self, choices: Choices, count: int) -> Slots:
         rows, length, k = choices.expert.shape
@@ -142,7 +172,7 @@ class Dense(Dispatch):
     def __call__(self, x: Float[Array, "B L D"], routed: Routed, experts: Experts, count: int) -> Float[Array, "B L D"]:
         weight_BLE = _weights(routed, x.shape[1], count)
         x_END = jnp.broadcast_to(x.reshape(-1, x.shape[2]), (count, x.shape[0] * x.shape[1], x.shape[2]))
-        y_END = experts(x_END, _batched(count)).astype(jnp.float32)
+        y_END = experts(x_END, Equal(count)).astype(jnp.float32)
         y_ND = jnp.sum(y_END * weight_BLE.reshape(-1, count).T[..., None], axis=0)
         return y_ND.reshape(x.shape).astype(x.dtype)
 
@@ -161,23 +191,18 @@ def _weights(routed: Routed, length: int, count: int) -> Float[Array, "B L E"]:
     return empty.at[row, by.token, jnp.arange(count)[:, None]].set(by.weight, mode="drop")
 
 
-def _batched(count: int) -> Rows:
-    """Equally many rows for every expert: [E R ...]."""
-    return Rows(lambda rows, w: jnp.einsum("ERI,EIO->ERO", rows, w.astype(rows.dtype)), jnp.arange(count)[:, None])
-
-
 def _sorted(x: Float[Array, "B L D"], choices: Choices, experts: Experts, count: int) -> Float[Array, "B L D"]:
     width, k = x.shape[2], choices.expert.shape[2]
     expert_A = choices.expert.reshape(-1)
     order = jnp.argsort(expert_A, stable=True)
     sizes = jnp.sum(expert_A[:, None] == jnp.arange(count), axis=0)
-    by = Rows(functools.partial(grouped, sizes=sizes), expert_A[order])
-    y_AD = experts(_permuted(jnp.repeat(x.reshape(-1, width), k, axis=0), order), by)
-    y_NKD = _permuted(y_AD, jnp.argsort(order)).reshape(-1, k, width).astype(jnp.float32)
+    by = Sorted(sizes, expert_A[order], len(expert_A) // k)
+    y_AD = experts(permuted(jnp.repeat(x.reshape(-1, width), k, axis=0), order), by)
+    y_NKD = permuted(y_AD, jnp.argsort(order)).reshape(-1, k, width).astype(jnp.float32)
     return jnp.sum(y_NKD * choices.weight.reshape(-1, k, 1), axis=1).reshape(x.shape).astype(x.dtype)
 
 
-def _permuted(x: Float[Array, "A D"], order: jax.Array) -> Float[Array, "A D"]:
+def permuted(x: Float[Array, "A D"], order: jax.Array) -> Float[Array, "A D"]:
     """x[order] of a permutation: its gradient adds nothing up, and is the same bits on every machine."""
     return x.at[order].get(unique_indices=True, mode="promise_in_bounds")
 
@@ -186,6 +211,6 @@ def _by_slots(x: Float[Array, "B L D"], slots: Slots, experts: Experts) -> Float
     rows, count, room = slots.token.shape
     row = jnp.arange(rows)[:, None, None]
     x_EBCD = x.at[row, slots.token].get(mode="fill", fill_value=0).swapaxes(0, 1)
-    y_ERD = experts(x_EBCD.reshape(count, rows * room, -1), _batched(count))
+    y_ERD = experts(x_EBCD.reshape(count, rows * room, -1), Equal(count))
     y_BECD = y_ERD.reshape(x_EBCD.shape).swapaxes(0, 1).astype(jnp.float32) * slots.weight[..., None]
     return jnp.zeros(x.shape).at[row, slots.token].add(y_BECD, mode="drop").astype(x.dtype)

@@ -15,6 +15,7 @@ from lm.nn.cost import Cost, dense
 from lm.nn.kernels.recompute import recomputed
 from lm.nn.linear import Linear
 from lm.shapes import Array, Float
+from lm.sharding import Layout
 
 
 class Activation(abc.ABC):
@@ -76,6 +77,9 @@ class FeedForward(abc.ABC):
 
     @abc.abstractmethod
     def cost(self, width: int, length: int) -> Cost: ...
+
+    def check_split(self, where: Layout) -> None:  # noqa: B027 -- most work token by token
+        """Raises ShardingError where the layer can't be split so."""
 
 
 @config

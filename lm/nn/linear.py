@@ -15,14 +15,27 @@ Dims = dict[str, int]  # logical axis -> size, in order
 
 
 class Linear(nnx.Module):
-    """y[..., *outputs] = x[..., *inputs] W + b. W is drawn with standard deviation scale / sqrt(fan in)."""
+    """y[..., *outputs] = x[..., *inputs] W + b. W is drawn with standard deviation scale / sqrt(fan in).
 
-    def __init__(self, inputs: Dims, outputs: Dims, *, bias: bool = False, scale: float = 1.0, rngs: nnx.Rngs):
-        self.contract = len(inputs)
+    precise: its parameters are (see `param`), and its product isn't of 8-bit numbers.
+    """
+
+    def __init__(
+        self,
+        inputs: Dims,
+        outputs: Dims,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        precise: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.contract, self.precise = len(inputs), precise
         shape, names = (*inputs.values(), *outputs.values()), (*inputs, *outputs)
-        self.weight = param(rngs, shape, names, normal(scale / math.sqrt(math.prod(inputs.values()))))
-        self.bias = param(rngs, tuple(outputs.values()), tuple(outputs), zeros) if bias else None
+        drawn = normal(scale / math.sqrt(math.prod(inputs.values())))
+        self.weight = param(rngs, shape, names, drawn, precise=precise)
+        self.bias = param(rngs, tuple(outputs.values()), tuple(outputs), zeros, precise=precise) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = linear(x, self.weight[...], contract=self.contract)
+        y = linear(x, self.weight[...], contract=self.contract, exact=self.precise)
         return y if self.bias is None else y + spread(self.bias[...], y)

@@ -12,7 +12,7 @@ from lm.config import ConfigError, config
 from lm.nn import cache as kv
 from lm.nn.cost import Cost, dense
 from lm.nn.feedforward import to_residual
-from lm.nn.kernels import attention, attention_decode, attention_plain
+from lm.nn.kernels import attention, attention_decode, attention_mesh, attention_plain
 from lm.nn.kernels.attention_decode import Slots
 from lm.nn.linear import Linear
 from lm.nn.mask import Mask
@@ -21,6 +21,7 @@ from lm.nn.norms import Norm, RMSNorm
 from lm.nn.relative import RelativePosition
 from lm.nn.rope import RoPE
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout
 
 
 @config
@@ -56,6 +57,9 @@ class MLA(Mixer):
     @property
     def key_width(self) -> int:
         return self.nope_width + self.rope_width
+
+    def check_split(self, where: Layout) -> None:
+        attention_mesh.check_heads(where, self.heads)
 
     def build(self, width: int, *, rngs: nnx.Rngs, depth: int = 1) -> MLALayer:
         return MLALayer(self, width, rngs=rngs, depth=depth)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from lm.config import ConfigError, config
-from lm.nn.aux import Aux, joined
+from lm.nn import expert_parallel
+from lm.nn.aux import Aux, joined, pooled
 from lm.nn.cost import Cost, dense
-from lm.nn.dispatch import Dispatch, Dropless, Rows
+from lm.nn.dispatch import Dispatch, Dropless, Experts, Rows
 from lm.nn.feedforward import MLP, FeedForward, GatedMLP, to_residual
 from lm.nn.kernels.recompute import recomputed
 from lm.nn.linear import Dims, Linear
@@ -19,6 +21,7 @@ from lm.nn.param import normal, param, zeros
 from lm.nn.routing import Routed, Routing, SoftmaxTopK
 from lm.nn.routing_losses import LoadBalance, RoutingLoss
 from lm.shapes import Array, Float
+from lm.sharding import Layout
 
 
 @config
@@ -60,38 +63,53 @@ class MoE(FeedForward):
         total += self.routing.cost(width, self.experts, length)
         return total if self.shared is None else total + self.shared.cost(width, length)
 
+    def check_split(self, where: Layout) -> None:
+        expert_parallel.check_split(where)
+        self.routing.check_split(where)
+        self.dispatch.check_split(where)
+        if self.shared is not None:
+            self.shared.check_split(where)
+
 
 class MoELayer(nnx.Module):
     def __init__(self, spec: MoE, width: int, *, rngs: nnx.Rngs, depth: int):
         self.spec = spec
         self.router = spec.routing.build(width, spec.experts, rngs=rngs)
-        self.experts = Experts(spec.expert, spec.experts, width, rngs=rngs, depth=depth)
+        self.experts = ExpertLayers(spec.expert, spec.experts, width, rngs=rngs, depth=depth)
         self.shared = None if spec.shared is None else spec.shared.build(width, rngs=rngs, depth=depth)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:
         spec = self.spec
-        with jax.named_scope("router"):
-            routed: Routed = self.router(x)  # type: ignore[operator]
-        with jax.named_scope("experts"):
-            y = spec.dispatch(x, routed, self.experts, spec.experts)
-        found = [Aux(metrics=self._watched(routed)), *(loss(routed, spec.experts) for loss in spec.losses)]
+        whole_rows = spec.routing.slots(spec.experts, x.shape[1]) is not None
+        y, routed = expert_parallel.by_device(self._computed, x, self.router, self.experts, whole_rows)
+        found = [self._watched(routed), *(loss(routed, spec.experts) for loss in spec.losses)]
         if self.shared is not None:
             with jax.named_scope("shared"):
                 more, aux = self.shared(x)  # type: ignore[operator]
             y, found = y + more, [*found, aux]
         return y, joined(found)
 
-    def _watched(self, routed: Routed) -> dict[str, jax.Array]:
+    def _computed(
+        self, x: Float[Array, "B L D"], router: Any, experts: Experts
+    ) -> tuple[Float[Array, "B L D"], Routed]:
+        with jax.named_scope("router"):
+            routed = router(x)
+        with jax.named_scope("experts"):
+            return self.spec.dispatch(x, routed, experts, self.spec.experts), routed
+
+    def _watched(self, routed: Routed) -> Aux:
         count = self.spec.experts
-        watched = {"moe/max_load": count * routed.by.load(count).mean(axis=0).max()}
+        watched: dict[str, jax.Array] = {}
         if (probs := routed.probs) is not None:
             watched["moe/entropy"] = jnp.mean(jnp.sum(jax.scipy.special.entr(probs), axis=-1))
         if (dropped := self.spec.dispatch.dropped(routed, count)) is not None:
             watched["moe/dropped"] = dropped
-        return jax.lax.stop_gradient(watched)
+        load_E = jax.lax.stop_gradient(routed.by.load(count).mean(axis=0))
+        fullest = pooled(lambda load_E: Aux(metrics={"moe/max_load": count * load_E.max()}), load_E)
+        return joined([Aux(metrics=jax.lax.stop_gradient(watched)), fullest])
 
 
-class Experts(nnx.Module):
+class ExpertLayers(nnx.Module):
     """The weights of all experts: those of one of them, with an axis "expert" in front."""
 
     def __init__(self, spec: GatedMLP | MLP, count: int, width: int, *, rngs: nnx.Rngs, depth: int):
@@ -136,11 +154,14 @@ class SigmoidGated(FeedForward):
     def cost(self, width: int, length: int) -> Cost:
         return self.ff.cost(width, length) + dense(width, 1, length)
 
+    def check_split(self, where: Layout) -> None:
+        self.ff.check_split(where)
+
 
 class SigmoidGatedLayer(nnx.Module):
     def __init__(self, spec: SigmoidGated, width: int, *, rngs: nnx.Rngs, depth: int):
         self.spec = spec
-        self.score = Linear({"embed": width}, {"expert": 1}, rngs=rngs)
+        self.score = Linear({"embed": width}, {"gate": 1}, rngs=rngs)
         self.ff = spec.ff.build(width, rngs=rngs, depth=depth)
 
     def __call__(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B L D"], Aux]:

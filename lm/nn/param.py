@@ -26,14 +26,23 @@ def normal(std: float) -> Initializer:
     return jax.nn.initializers.truncated_normal(std / 0.8796256610342398)
 
 
-def param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, init: Initializer, *, shared: bool = False) -> nnx.Param:
+def param(
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    axes: Axes,
+    init: Initializer,
+    *,
+    shared: bool = False,
+    precise: bool = False,
+) -> nnx.Param:
     """Declares a float32 parameter. `axes` names each dimension in the words of the design's table.
 
-    shared: a stack of layers has it once.
+    shared: a stack of layers has it once. precise: it is float32 for the layers too, whatever the computation's type,
+    because they decide or multiply up by it.
     """
     if len(shape) != len(axes):
         raise ValueError(f"a parameter of shape {shape} needs {len(shape)} axis names, got {axes}")
-    return nnx.Param(init(rngs.params(), shape, jnp.float32), axes=axes, shared=shared)
+    return nnx.Param(init(rngs.params(), shape, jnp.float32), axes=axes, shared=shared, precise=precise)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
@@ -49,9 +58,18 @@ def merge(graph: nnx.GraphDef[M], params: Params) -> M:
 
 def axes(module: nnx.Module) -> Params:
     """The logical axes of every parameter, as a nested dict like that of `split`."""
+    return _declared(module, "axes")
+
+
+def precise(graph: nnx.GraphDef, params: Params) -> Params:
+    """Which parameters are declared precise, as a nested dict like `params`."""
+    return _declared(merge(graph, params), "precise")
+
+
+def _declared(module: nnx.Module, about: str) -> Params:
     state = nnx.state(module, nnx.Param)
     return nnx.to_pure_dict(
-        jax.tree.map(lambda p: p.get_metadata()["axes"], state, is_leaf=lambda x: isinstance(x, nnx.Param))
+        jax.tree.map(lambda p: p.get_metadata()[about], state, is_leaf=lambda x: isinstance(x, nnx.Param))
     )
 
 

@@ -16,6 +16,7 @@ from lm.nn.cost import Cost, dense, weights
 from lm.nn.linear import Linear
 from lm.nn.param import param, zeros
 from lm.shapes import Array, Float, Int
+from lm.sharding import Layout, ShardingError
 
 
 class Choices(NamedTuple):
@@ -78,6 +79,11 @@ class Routing(abc.ABC):
         """Tokens that each expert takes of a row of `length`; None where it takes whatever is sent to it."""
         return None
 
+    def check_split(self, where: Layout) -> None:
+        """Raises ShardingError where the layer can't be split so."""
+        if self.slots(1, 1) is not None:
+            refuse_parts_of_rows(self, where)
+
 
 class Scored(Routing):
     """A routing by learned scores, a linear function of the token in float32 (Fedus et al. 2021, 2.4)."""
@@ -101,12 +107,19 @@ class Router(nnx.Module):
 
     def __init__(self, spec: Scored, width: int, experts: int, *, rngs: nnx.Rngs):
         self.spec = spec
-        self.score = Linear({"embed": width}, {"expert": experts}, bias=spec.score_bias, rngs=rngs)
-        self.correction = param(rngs, (experts,), ("expert",), zeros) if "bias" in spec.gives else None
+        self.score = Linear({"embed": width}, {"expert": experts}, bias=spec.score_bias, precise=True, rngs=rngs)
+        self.correction = param(rngs, (experts,), ("expert",), zeros, precise=True) if "bias" in spec.gives else None
 
     def __call__(self, x: Float[Array, "B L D"]) -> Routed:
         logits = self.score(x.astype(jnp.float32))
         return self.spec.route(logits, None if self.correction is None else self.correction[...].astype(jnp.float32))
+
+
+def refuse_parts_of_rows(config: object, where: Layout) -> None:
+    """Raises ShardingError where a row is split, which this component of a layer of experts counts as one."""
+    if (ways := where.ways("length")) > 1:
+        name = type(config).__name__
+        raise ShardingError(f"{name} shares out a row's tokens and can't split it {ways} ways; leave sequence= out")
 
 
 def _best(scores: Float[Array, "*rows E"], k: int) -> Int[Array, "*rows K"]:

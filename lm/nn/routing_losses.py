@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lm.config import ConfigError, config
-from lm.nn.aux import Aux
+from lm.nn.aux import Aux, pooled
 from lm.nn.routing import Routed, Routing
 
 
@@ -32,9 +32,17 @@ class RoutingLoss(abc.ABC):
                 f"losses: {mine} works on the router's {missing[0]}, which {its} doesn't have; leave it out"
             )
 
-    @abc.abstractmethod
     def __call__(self, routed: Routed, experts: int) -> Aux:
-        """Its term of the loss, a mean over tokens, and its unweighted value as a metric."""
+        """Its term of the loss, and its unweighted value as a metric."""
+        return pooled(lambda means: self.of(means, experts), self.means(routed, experts))
+
+    @abc.abstractmethod
+    def means(self, routed: Routed, experts: int) -> tuple[jax.Array, ...]:
+        """Averages over the batch."""
+
+    @abc.abstractmethod
+    def of(self, means: tuple[jax.Array, ...], experts: int) -> Aux:
+        """What is said of those."""
 
 
 @config
@@ -48,9 +56,12 @@ class LoadBalance(RoutingLoss):
     reads = ("load", "probs")
     weight: float = 0.01
 
-    def __call__(self, routed: Routed, experts: int) -> Aux:
+    def means(self, routed: Routed, experts: int) -> tuple[jax.Array, ...]:
         assert routed.probs is not None
-        load_E, probs_E = routed.by.load(experts).mean(axis=0), routed.probs.mean(axis=(0, 1))
+        return routed.by.load(experts).mean(axis=0), routed.probs.mean(axis=(0, 1))
+
+    def of(self, means: tuple[jax.Array, ...], experts: int) -> Aux:
+        load_E, probs_E = means
         value = experts * jnp.sum(load_E * probs_E)
         return Aux(self.weight * value, {"moe/balance": value})
 
@@ -62,9 +73,12 @@ class SequenceBalance(RoutingLoss):
     reads = ("load", "probs")
     weight: float = 1e-4
 
-    def __call__(self, routed: Routed, experts: int) -> Aux:
+    def means(self, routed: Routed, experts: int) -> tuple[jax.Array, ...]:
         assert routed.probs is not None
-        value = experts * jnp.mean(jnp.sum(routed.by.load(experts) * routed.probs.mean(axis=1), axis=-1))
+        return (experts * jnp.mean(jnp.sum(routed.by.load(experts) * routed.probs.mean(axis=1), axis=-1)),)
+
+    def of(self, means: tuple[jax.Array, ...], experts: int) -> Aux:
+        (value,) = means
         return Aux(self.weight * value, {"moe/sequence_balance": value})
 
 
@@ -75,9 +89,12 @@ class RouterZ(RoutingLoss):
     reads = ("logits",)
     weight: float = 1e-3
 
-    def __call__(self, routed: Routed, experts: int) -> Aux:
+    def means(self, routed: Routed, experts: int) -> tuple[jax.Array, ...]:
         assert routed.logits is not None
-        value = jnp.mean(jnp.square(jax.nn.logsumexp(routed.logits, axis=-1)))
+        return (jnp.mean(jnp.square(jax.nn.logsumexp(routed.logits, axis=-1))),)
+
+    def of(self, means: tuple[jax.Array, ...], experts: int) -> Aux:
+        (value,) = means
         return Aux(self.weight * value, {"moe/z": value})
 
 
@@ -95,8 +112,11 @@ class LossFree(RoutingLoss):
     reads = ("load", "bias")
     weight: float = 1e-3
 
-    def __call__(self, routed: Routed, experts: int) -> Aux:
+    def means(self, routed: Routed, experts: int) -> tuple[jax.Array, ...]:
         assert routed.bias is not None
-        over_E = jnp.sign(routed.by.load(experts).mean(axis=0) - 1 / experts)
-        term = jnp.sum(over_E * routed.bias)
+        return routed.by.load(experts).mean(axis=0), routed.bias
+
+    def of(self, means: tuple[jax.Array, ...], experts: int) -> Aux:
+        load_E, bias_E = means
+        term = jnp.sum(jnp.sign(load_E - 1 / experts) * bias_E)
         return Aux(self.weight * (term - lax.stop_gradient(term)), {})

@@ -1,6 +1,6 @@
 """Mesh and rules: where parameters and activations live."""
 
-from lm.sharding.mesh import Layout, constrain, devices_in_scope, in_scope, layout, use
+from lm.sharding.mesh import Layout, constrain, devices_in_scope, in_scope, layout, platform_in_scope, use
 from lm.sharding.rules import (
     MESH_AXES,
     ShardingError,
@@ -13,6 +13,7 @@ from lm.sharding.rules import (
     pp,
     shardings,
     sp,
+    sp_ulysses,
 )
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "fsdp_tp",
     "in_scope",
     "layout",
+    "platform_in_scope",
     "pp",
     "shardings",
     "sp",
+    "sp_ulysses",
     "use",
 ]

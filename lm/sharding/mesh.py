@@ -17,13 +17,20 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lm.config import ConfigError, dumps, unknown
 from lm.sharding.rules import MESH_AXES, PRESETS, ShardingError, ShardingRules, every
 
+PIPELINE = ("microbatches", "repeats")  # what a mesh says of its pipeline
+
 
 @dataclass(frozen=True)
 class Layout:
-    """A mesh with the rules for it: all that a program must know of the machine."""
+    """A mesh with the rules for it: all that a program must know of the machine.
+
+    microbatches, repeats: of the pipeline over `stages` (see `lm.models.pipeline.Schedule`); None chooses.
+    """
 
     mesh: Mesh
     rules: ShardingRules
+    microbatches: int | None = None
+    repeats: int = 1
 
     def __hash__(self) -> int:  # the rules hold dicts; meshes of one shape over the same devices are one
         return hash((self.mesh, dumps(self.rules)))
@@ -35,6 +42,23 @@ class Layout:
     def over(self, name: str) -> tuple[str, ...]:
         """The axes of the mesh, larger than 1, over which an activation's axis `name` is split."""
         return tuple(axis for axis in self.rules.activations.get(name, ()) if self.mesh.shape[axis] > 1)
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """The axes of the mesh, larger than 1, over which layers are split."""
+        return tuple(axis for axis in self.rules.params.get("layers", ()) if self.mesh.shape[axis] > 1)
+
+    @property
+    def stages(self) -> int:
+        """Into how many parts the layers are split."""
+        return math.prod(self.mesh.shape[axis] for axis in self.staged)
+
+    @property
+    def exchanges_columns(self) -> bool:
+        """Whether each device holds other columns of a table and other rows of a batch, so that one all-to-all turns
+        the columns found for all rows into whole vectors for its own."""
+        split = self.rules.params.get("embed", ())
+        return self.over("batch") == split and self.ways("batch") == self.mesh.size
 
     def batch(self, stacked: bool = False) -> NamedSharding:
         """Rows of a batch over the data-parallel devices; `stacked` batches have an axis in front of the rows."""
@@ -87,16 +111,18 @@ class Layout:
 def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: Sequence[Any] | None = None) -> Layout:
     """`layout("fsdp=4,tensor=2")`. Sizes left out are 1; an empty mesh is one device.
 
+    Of a pipeline it may say more: `layout("stage=4,microbatches=8,repeats=2")`.
     rules: a preset's name or a value; None: `every`, by which the mesh alone says what is split.
     """
-    sizes = dict.fromkeys(MESH_AXES, 1)
+    sizes: dict[str, int] = dict.fromkeys(MESH_AXES, 1)
+    pipeline: dict[str, int] = {}
     for part in filter(None, mesh.replace(" ", "").split(",")):
         name, _, size = part.partition("=")
-        if name not in sizes:
-            raise ConfigError(unknown(name, MESH_AXES, "the mesh has no axis"))
+        if name not in sizes and name not in PIPELINE:
+            raise ConfigError(unknown(name, (*MESH_AXES, *PIPELINE), "the mesh has no axis"))
         if not size.isdigit() or int(size) < 1:
             raise ConfigError(f"mesh axis '{part}' must be of the form {name}=N with N at least 1")
-        sizes[name] = int(size)
+        (sizes if name in sizes else pipeline)[name] = int(size)
     if isinstance(rules, str):
         if rules not in PRESETS:
             raise ConfigError(unknown(rules, PRESETS, "there are no sharding rules"))
@@ -109,19 +135,30 @@ def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: Se
         raise ConfigError(f"mesh {mesh} needs {count} devices, this machine has {len(devices)}")
     made = Mesh(_arranged(sizes, devices[:count]), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
     rules.check_mesh(made)
-    return Layout(made, rules)
+    where = Layout(made, rules, **pipeline)
+    if pipeline and where.stages == 1:
+        raise ShardingError(
+            f"{min(pipeline)}={pipeline[min(pipeline)]} is of a pipeline: give the mesh stage=N as well"
+        )
+    if where.stages % where.repeats and where.repeats % where.stages:
+        raise ShardingError(
+            f"repeats={where.repeats} must divide stage={where.stages} or be a multiple of it; "
+            "otherwise every stage would gather the weights of all layers"
+        )
+    return where
 
 
 def _arranged(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:
     """Devices by axis: neighbours on the machine's fast network along the last axes, slices along "replica"."""
     shape, slices = tuple(sizes.values()), len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
-        return mesh_utils.create_device_mesh(shape, devices)
+        # an axis may be a part of the machine's: tensor=2 along a side of 4
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     if sizes["replica"] % slices:
         raise ConfigError(f"these devices are of {slices} slices; give the mesh replica={slices} or a multiple of it")
     inside = (sizes["replica"] // slices, *shape[1:])
     across = (slices, *(1,) * len(shape[1:]))
-    return mesh_utils.create_hybrid_device_mesh(inside, across, devices)
+    return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
 
 
 _current: ContextVar[Layout | None] = ContextVar("layout", default=None)
@@ -147,6 +184,12 @@ def devices_in_scope() -> int:
     """How many devices the program that is being traced is split over; 1 outside a `use` scope."""
     where = _current.get()
     return 1 if where is None else where.mesh.size
+
+
+def platform_in_scope() -> str | None:
+    """The kind of devices that the program being traced is compiled for; None outside a `use` scope."""
+    where = _current.get()
+    return None if where is None else where.mesh.devices.flat[0].platform
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:

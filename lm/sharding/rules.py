@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lm.config import ConfigError, config, unknown
+from lm.config import ConfigError, config, replace, unknown
 from lm.errors import UserError
 
 # from the slowest network to the fastest; neighbours in the last axis are neighbours on the machine
@@ -25,11 +25,14 @@ class ShardingRules:
 
     replicate_if_indivisible: axes that are kept whole where the mesh doesn't divide them (MQA has one key head,
     which every tensor shard needs). Any other indivisible axis is an error.
+    sequence: how attention reads a row whose "length" is split: keys go round a ring (Liu et al. 2023), or rows and
+    heads change places (Ulysses, Jacobs et al. 2023), which sends less but needs a head for each device of a row.
     """
 
     params: dict[str, tuple[str, ...]]
     activations: dict[str, tuple[str, ...]]
     replicate_if_indivisible: tuple[str, ...] = ("kv_heads",)
+    sequence: Literal["ring", "ulysses"] = "ring"
 
     def __post_init__(self) -> None:
         for table in (self.params, self.activations):
@@ -59,7 +62,8 @@ class ShardingRules:
         used: dict[str, str] = {}
         parts: list[tuple[str, ...] | None] = []
         for name, size in zip(axes, shape, strict=True):
-            over = tuple(axis for axis in self.params.get(name, ()) if mesh.shape[axis] > 1)
+            # an axis of size 1 has nothing to split: what all layers share, a score of one number
+            over = tuple(axis for axis in self.params.get(name, ()) if mesh.shape[axis] > 1 and size > 1)
             ways = _ways(over, mesh)
             if over and size % ways:
                 if name not in self.replicate_if_indivisible:
@@ -85,11 +89,12 @@ def _ways(axes: tuple[str, ...], mesh: Mesh) -> int:
     return ways
 
 
-_ROWS = ("replica", "data", "fsdp", "expert")
-_BATCH = {"batch": _ROWS}
-_FSDP = {"embed": ("fsdp",)}
-_TENSOR = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("tensor",))
-_HEADS = dict.fromkeys(("heads", "kv_heads", "mlp"), ("tensor",))  # of activations
+Axes = dict[str, tuple[str, ...]]  # of the mesh, by logical axis
+_ROWS: tuple[str, ...] = ("replica", "data", "fsdp", "expert")
+_BATCH: Axes = {"batch": _ROWS}
+_FSDP: Axes = {"embed": ("fsdp",)}
+_TENSOR: Axes = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("tensor",))
+_HEADS: Axes = dict.fromkeys(("heads", "kv_heads", "mlp", "vocab"), ("tensor",))  # of activations
 
 
 def ddp() -> ShardingRules:
@@ -113,8 +118,13 @@ def ep() -> ShardingRules:
 
 
 def sp() -> ShardingRules:
-    """As `fsdp_tp`, and the tokens of a row split over "sequence" (Liu et al. 2023; Jacobs et al. 2023)."""
+    """As `fsdp_tp`, and the tokens of a row split over "sequence", read in a ring (Liu et al. 2023)."""
     return ShardingRules(params=_FSDP | _TENSOR, activations=_BATCH | _HEADS | {"length": ("sequence",)})
+
+
+def sp_ulysses() -> ShardingRules:
+    """As `sp`, but rows and heads change places to be read (Jacobs et al. 2023)."""
+    return replace(sp(), {"sequence": "ulysses"})
 
 
 def pp() -> ShardingRules:
@@ -131,7 +141,16 @@ def every() -> ShardingRules:
     return ShardingRules(params=params, activations=activations)
 
 
-PRESETS = {"ddp": ddp, "fsdp": fsdp, "fsdp_tp": fsdp_tp, "ep": ep, "sp": sp, "pp": pp, "every": every}
+PRESETS = {
+    "ddp": ddp,
+    "fsdp": fsdp,
+    "fsdp_tp": fsdp_tp,
+    "ep": ep,
+    "sp": sp,
+    "sp_ulysses": sp_ulysses,
+    "pp": pp,
+    "every": every,
+}
 
 
 def shardings(params: Any, axes: Any, rules: ShardingRules, mesh: Mesh) -> Any:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lm.errors import UserError
 from lm.files import first_line, reason, write_atomically
@@ -123,20 +124,21 @@ class Checkpoints:
         """The config text that was saved with a checkpoint (the latest unless told)."""
         return self._about(self._resolve(step))["config"]
 
-    def restore(self, abstract: Any, step: int | None = None, partial: bool = False) -> Any:
+    def restore(self, abstract: Any, step: int | None = None, partial: bool = False, cast: bool = False) -> Any:
         """The state of a checkpoint (the latest unless told), in the tree, dtypes and shardings of `abstract`.
 
         abstract: a tree of `jax.ShapeDtypeStruct` with shardings (or arrays); without a sharding an array goes to
         the first device. partial: read only the arrays that `abstract` has, for instance the parameters alone.
+        cast: floats may be of another type there, and are rounded to that of `abstract` as they are read.
         Raises CheckpointError where there is none, where a file is missing or changed (naming the newest intact
         step before it, and what to delete to go on from there), or where names, shapes or dtypes aren't those of
         `abstract`. Never falls back by itself.
         """
         step = self._resolve(step)
         try:
-            return self._restore(abstract, step, partial)
+            return self._restore(abstract, step, partial, cast)
         except _Damaged as damage:
-            older = (s for s in reversed(self._steps()) if s < step and self._intact(s, abstract, partial))
+            older = (s for s in reversed(self._steps()) if s < step and self._intact(s, abstract, partial, cast))
             advice = self._way_out(step, next(older, None))
             message = f"the checkpoint of step {step} in {self.folder} is damaged: {damage}; {advice}"
             raise CheckpointError(message) from (damage.__cause__ or damage)
@@ -170,23 +172,23 @@ class Checkpoints:
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
-    def _restore(self, abstract: Any, step: int, partial: bool) -> Any:
+    def _restore(self, abstract: Any, step: int, partial: bool, cast: bool) -> Any:
         where = f"the checkpoint of step {step} in {self.folder}"
         damage = _changed_file(self.folder / str(step))
         if damage:
             raise _Damaged(damage)
         wanted = {name: _placed(leaf) for name, leaf in _flat(abstract).items()}
-        _compare(wanted, self._about(step)["arrays"], where, partial)
+        _compare(wanted, self._about(step)["arrays"], where, partial, cast)
         placed = self._ocp.checkpoint_utils.construct_restore_args(wanted)
         args = self._ocp.args.PyTreeRestore(wanted, restore_args=placed, partial_restore=partial)
         with _hushed():
             arrays = self._manager.restore(step, args=args)
         return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
 
-    def _intact(self, step: int, abstract: Any, partial: bool) -> bool:
+    def _intact(self, step: int, abstract: Any, partial: bool, cast: bool) -> bool:
         try:
             if not (self.folder / str(step) / "files.json").exists():
-                self._restore(abstract, step, partial)
+                self._restore(abstract, step, partial, cast)
             return _changed_file(self.folder / str(step)) is None
         except (UserError, _Damaged):
             return False
@@ -280,13 +282,14 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _compare(wanted: dict[str, Any], stored: dict[str, Any], where: str, partial: bool) -> None:
+def _compare(wanted: dict[str, Any], stored: dict[str, Any], where: str, partial: bool, cast: bool) -> None:
     faults = [f"it has no '{name}'" for name in wanted if name not in stored]
     if not partial:
         faults += [f"it has '{name}', which this run hasn't" for name in stored if name not in wanted]
     for name, leaf in wanted.items():
         shape, dtype = stored.get(name, (list(leaf.shape), str(leaf.dtype)))
-        if list(shape) != list(leaf.shape) or dtype != str(leaf.dtype):
+        floats = jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+        if list(shape) != list(leaf.shape) or (dtype != str(leaf.dtype) and not (cast and floats)):
             faults.append(f"'{name}' is {dtype}{shape} there and {leaf.dtype}{list(leaf.shape)} here")
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

@@ -22,6 +22,7 @@ from lm.train.checkpoint import Checkpoints
 from lm.train.folder import RunFolder
 from lm.train.lock import Lease, LeaseLost, lock
 from lm.train.measure import Look, prepared
+from lm.train.profile import Window
 from lm.train.provenance import clock, provenance
 from lm.train.rows import Rows, read
 from lm.train.run import Run
@@ -61,6 +62,7 @@ class Machine:
     quiet: bool = False
     tries: int = 3  # how often a run may die at the same step before it counts as failed
     judge: Any = None  # (step, held-out loss) -> True to stop a run that isn't worth more
+    profile: Window | None = None  # steps to trace
 
 
 class Lane:
@@ -267,8 +269,10 @@ def opened(run: Run, home: RunFolder, machine: Machine) -> Iterator[Lane]:
         try:
             yield lane
         except Exception as error:
+            hosts.end_if_lost(error)
             if lane.error is None:
                 lane.fail(error)
+            hosts.end_unless_agreed(error)  # here, since closing waits for the others
             raise
         finally:
             lane.close()

@@ -17,9 +17,11 @@ from lm.train.fleet import Alone, Fleet
 from lm.train.folder import RunFolder
 from lm.train.lane import AlreadyDone, Diverged, Lane, Machine, Pruned, Stopped, opened
 from lm.train.lock import RunLocked
+from lm.train.profile import Tracer, too_late
 from lm.train.progress import Progress
 from lm.train.run import Run
 from lm.train.signals import StopRequest
+from lm.train.watch import OwnTimes, StepWatch
 
 __all__ = ["Diverged", "Machine", "Pruned", "Stopped", "Trainer", "train"]
 
@@ -30,9 +32,17 @@ def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[
     Returns the result: held-out loss (nats a token) and bits a byte, tokens, seconds and speed. Raises Stopped after
     a signal, Diverged at a NaN, and other UserErrors; what was written by then stays and is continued from.
     """
-    home, machine = RunFolder(Path(folder)), machine or Machine()
+    try:
+        return _train(run, RunFolder(Path(folder)), machine or Machine())
+    except Exception as error:
+        hosts.end_unless_agreed(error)
+        raise
+
+
+def _train(run: Run, home: RunFolder, machine: Machine) -> dict[str, Any]:
     home.check(run, data.fingerprint(run.data))
     if hosts.from_first(home.status() == "done"):
+        too_late(machine.profile, home.path)
         return home.result()
     with StopRequest() as stop:
         try:
@@ -44,10 +54,10 @@ def train(run: Run, folder: str | Path, machine: Machine | None = None) -> dict[
             return home.result()
         except RunLocked as error:
             if stop.requested:
-                raise Stopped("stopped before it began") from error
+                raise hosts.agree_on(Stopped("stopped before it began")) from error
             raise
     if hosts.any_of(stop.requested):
-        raise Stopped(f"stopped after the last step of {home.path}, which is done")
+        raise hosts.agree_on(Stopped(f"stopped after the last step of {home.path}, which is done"))
     return home.result()
 
 
@@ -67,12 +77,16 @@ class Trainer:
         self.clock = Clock(self.run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0], len(lanes))
         label = f"{len(lanes)} runs" if len(lanes) > 1 else ""
         self.progress = Progress(self.run.train.steps, start=self.step, quiet=machine.quiet, label=label)
+        self.tracer = Tracer(machine.profile, lanes[0].home.path, self.run.train.steps, self.clock.paused)
+        self.watch, self.own = StepWatch(lanes[0].home.path, hosts.index()), OwnTimes()
 
     def run_to_end(self, stop: StopRequest) -> None:
         """Until every lane is done or has an error. A request to stop saves all and is an error of each."""
         try:
-            self._train(stop)
+            with self.watch:
+                self._train(stop)
         finally:
+            self.tracer.close(self.step)
             self.progress.close()
         self._each(lambda lane, _: lane.finish())
 
@@ -89,6 +103,9 @@ class Trainer:
         pending = None
         while self.step < steps and self.alive:
             count = self._next_dispatch()
+            self.tracer.begin(self.step, state)
+            self.watch.begin(self.step, count)
+            waited = hosts.waited()
             batches = [list(itertools.islice(source, count)) for source in sources]
             state, metrics = self.engine.advance(state, batches)
             if pending is not None:
@@ -96,6 +113,9 @@ class Trainer:
             pending = (self.step, metrics, batches)
             self.step += count
             stopping = hosts.any_of(stop.requested)
+            self.watch.done()
+            self.own.add(self.watch.last - (hosts.waited() - waited))
+            self.tracer.end(self.step, state)
             evaluates = self.step in self.evaluations
             saves = record.checkpoint_every is not None and self.step % record.checkpoint_every == 0
             keeps = self.step in self.snapshots
@@ -123,6 +143,7 @@ class Trainer:
                 try:
                     act(lane, index)
                 except Exception as error:  # whatever it is, it must not end the others
+                    hosts.end_if_lost(error)
                     lane.fail(error)
                 if hosts.any_of(lane.error is not None) and lane.error is None:
                     lane.fail(hosts.PeerFailed("another process of this run couldn't go on; its log says why"))
@@ -132,7 +153,7 @@ class Trainer:
     def _next_dispatch(self) -> int:
         """How many steps to do next: as many as are compiled together, but not past an evaluation or a checkpoint."""
         every = self.run.record.checkpoint_every
-        stops = {self.run.train.steps, *self.evaluations, *self.snapshots}
+        stops = {self.run.train.steps, *self.evaluations, *self.snapshots, *self.tracer.stops}
         if every is not None:
             stops.add((self.step // every + 1) * every)
         return min(self.engine.together, min(s for s in stops if s > self.step) - self.step)
@@ -146,9 +167,11 @@ class Trainer:
         if self.compiling:
             launch.give_back()
             self.compiling = False
+            self.own.clear()
         speeds = {}
         if any(self.lanes[0].due(before + index + 1) for index in range(done)):
             speeds = self.clock.speeds()
+            self.own.compare()
         lists = [{name: value[i].tolist() for name, value in found.items()} for i in range(lanes)]
         self._each(lambda lane, i: lane.report(before, lists[i], batches[i], speeds))
         losses = [own["loss"][done - 1] for own in lists]

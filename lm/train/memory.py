@@ -42,7 +42,7 @@ def memory(run: Run) -> Memory:
 
     def backward(params: param.Params, batch: dict[str, jax.Array]) -> object:
         def loss(params: param.Params) -> jax.Array:
-            model = param.merge(graph, training.execution.cast(params))
+            model = param.merge(graph, training.execution.cast(graph, params))
             return training.objective(model, batch, training.execution).loss
 
         return jax.vjp(loss, params)[1]

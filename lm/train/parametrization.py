@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 GROWING = frozenset(
     {"embed", "heads", "kv_heads", "head_dim", "mlp", "hidden", "kv_rank", "q_rank", "dt_rank"}
 )  # with the model
+FIXED = frozenset({"gate"})  # one number
 
 
 class Parametrization(abc.ABC):
@@ -153,6 +154,6 @@ def at_width(run: Run, width: int, heads: Heads = "more") -> Run:
 def _grows(axes: Axes) -> bool:
     """True for a hidden matrix. Raises ConfigError for an axis of which nobody said whether it grows."""
     for name in axes:
-        if name not in GROWING | LOOKUP | STACKED:
+        if name not in GROWING | FIXED | LOOKUP | STACKED:
             raise ConfigError(f"MuP: nobody said whether the axis '{name}' of a parameter grows with the width")
     return hidden_matrix(axes)

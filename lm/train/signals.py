@@ -7,7 +7,9 @@ import threading
 from types import FrameType
 from typing import Any
 
-STOPPED = 143  # exit code: 128 + SIGTERM, what a shell reports of a process that died of it, so both are treated alike
+# Exit code of a run that was stopped and saved: 128 + SIGTERM, what a shell reports of a process that died of it, so
+# both are treated alike. Not 0: engines take that for done, and wouldn't start the run again.
+STOPPED = 143
 
 
 class StopRequest:

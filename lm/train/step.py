@@ -21,6 +21,7 @@ from lm import sharding
 from lm.config import lower
 from lm.models import Model
 from lm.nn import param
+from lm.nn.kernels.low_precision import products
 from lm.nn.kernels.platform import plain_forms, platform
 from lm.objectives import Batch, Sums
 from lm.sharding import Layout
@@ -57,8 +58,9 @@ class Program:
         self.params_sharding = sharding.shardings(abstract, self.axes, layout.rules, layout.mesh)
         self.state_sharding = self._state_sharding(abstract)
         whole = layout.replicated()
-        options = training.execution.compiler_options()
-        self.init = jax.jit(self._init, out_shardings=self.state_sharding, compiler_options=run_once())
+        with self._tracing():  # the options are the platform's that the layout is on
+            options, once = training.execution.compiler_options(), run_once()
+        self.init = jax.jit(self._init, out_shardings=self.state_sharding, compiler_options=once)
         self.step = jax.jit(
             self._step,
             donate_argnums=0,
@@ -79,12 +81,13 @@ class Program:
 
     def module(self, params: param.Params) -> Any:
         """The model as the step sees it: weights in the type of the computation."""
-        return param.merge(self.graph, self.training.execution.cast(params))
+        return param.merge(self.graph, self.training.execution.cast(self.graph, params))
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:
         """Where a model is traced: activations know their layout, and layers which of their forms to take."""
-        with sharding.use(self.layout), plain_forms(self.training.execution.kernels == "plain"):
+        execution = self.training.execution
+        with sharding.use(self.layout), plain_forms(execution.kernels == "plain"), products(execution.products):
             yield
 
     def apply(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.config import replace
+from lm.config import ConfigError, replace
 from lm.models import Decoder, Execution
+from lm.models import execution as execution_module
 from lm.models.execution import DISPATCH, LIBRARY
 from lm.nn import param
 from lm.nn.mask import positions_of
@@ -30,7 +31,7 @@ def program(execution: Execution) -> Any:
     graph, _ = made(MODEL)
 
     def loss(params: param.Params) -> jax.Array:
-        return NextToken()(param.merge(graph, execution.cast(params)), BATCH, execution).loss
+        return NextToken()(param.merge(graph, execution.cast(graph, params)), BATCH, execution).loss
 
     return jax.jit(jax.value_and_grad(loss))
 
@@ -51,6 +52,8 @@ PLAIN = Execution(layers="unroll")
         Execution(layers="scan", remat="full"),
         Execution(layers="unroll", remat="full"),
         Execution(layers="scan", remat="dots"),
+        Execution(layers="scan", remat="offload"),
+        Execution(layers="unroll", remat="offload"),
     ],
     ids=lambda e: f"{e.layers}-{e.remat}",
 )
@@ -94,6 +97,25 @@ def test_the_program_is_laid_out_as_asked() -> None:
     assert full.count("dot_general") > scanned.count("dot_general")
     dots = kinds(layers="scan", remat="dots")
     assert full.count("dot_general") > dots.count("dot_general")
+
+
+def test_offloading_keeps_what_goes_into_layers_in_the_hosts_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = made(MODEL)[1]
+
+    def kept(remat: Any) -> list[Any]:
+        """The results of the forward loop over whole patterns that the backward pass reads: [2 ...]."""
+        found = equations(jax.make_jaxpr(program(Execution(layers="scan", remat=remat)))(params).jaxpr)
+        loop = next(e for e in found if e.primitive.name == "scan" and e.params["length"] == 2)
+        return [v.aval for v in loop.outvars if v.aval.ndim == 4]
+
+    stream = (2, *BATCH["tokens"].shape, 16)
+    host, device = kept("offload"), kept("full")
+    assert [x.shape for x in host] == [x.shape for x in device] == [stream, stream]
+    assert all(x.memory_space == jax.memory.Space.Host for x in host)
+    assert not any(x.memory_space == jax.memory.Space.Host for x in device)
+    monkeypatch.setattr(execution_module, "HOST", "no such")
+    with pytest.raises(ConfigError, match=r"remat='offload' needs .* cpu has none of; use remat='full'"):
+        Execution(remat="offload").checkpoint(lambda x: x)
 
 
 @pytest.mark.parametrize("layers", ["scan", "unroll"])
@@ -143,6 +165,19 @@ def test_bfloat16_is_close_and_really_used() -> None:
     found = equations(jax.make_jaxpr(program(small))(made(MODEL)[1]).jaxpr)
     inputs = [v.aval.dtype for e in found if e.primitive.name == "dot_general" for v in e.invars]
     assert sum(dtype == jnp.bfloat16 for dtype in inputs) > 0.8 * len(inputs)
+
+
+def test_what_routes_and_what_decays_stays_float32() -> None:
+    names = ("mamba", "mamba-2", "gated delta net", "moe, sigmoid, shared", "moe, switch with room for all")
+    graph, params = made(Decoder(vocab=VOCAB, width=16, layers=5, block=tuple(BLOCKS[name] for name in names)))
+    cast = jax.tree_util.tree_leaves_with_path(Execution(compute="bfloat16").cast(graph, params))
+    types = {jax.tree_util.keystr(path, simple=True, separator="."): p.dtype for path, p in cast}
+    precise = {name for name, dtype in types.items() if dtype == jnp.float32}
+    assert precise == {name for name in types if name.split(".")[-1] in ("A_log", "dt_bias") or ".router." in name}
+    assert len(precise) == 3 * 2 + 2 + 2  # three mixers; weight and correction; weight and bias
+    assert {types[name] for name in types.keys() - precise} == {jnp.dtype("bfloat16")}
+    same = Execution().cast(graph, params)
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(same))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,20 @@ def test_part_of_a_state_can_be_read(three):
             checkpoints.restore(abstract)
 
 
+def test_numbers_can_be_read_as_another_type(three):
+    """Floating-point ones, if that is asked for; a count stays what it is."""
+    whole = jax.eval_shape(make_state)
+    half = jax.tree.map(lambda x: x.update(dtype=jnp.bfloat16) if x.dtype == jnp.float32 else x, whole)
+    with Checkpoints(three, keep=3) as checkpoints:
+        rounded = jax.tree.map(lambda x, as_: x.astype(as_.dtype), make_state(30), half)
+        assert same_bits(checkpoints.restore(half, cast=True), rounded)
+        with pytest.raises(CheckpointError, match=r"float32\[8\] there and bfloat16\[8\] here"):
+            checkpoints.restore({"params": {"norm": half["params"]["norm"]}}, partial=True)
+        count = whole["pair"]._replace(first=jax.ShapeDtypeStruct((), jnp.float32))
+        with pytest.raises(CheckpointError, match=r"int32\[\] there and float32\[\] here"):
+            checkpoints.restore({"pair": count}, partial=True, cast=True)
+
+
 def test_another_model_is_an_error_that_names_the_array(three):
     state = make_state()
     state["params"]["norm"] = jnp.ones(9)

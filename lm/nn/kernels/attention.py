@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 import jax
 
-from lm.nn.kernels import attention_blocked, attention_cudnn, attention_plain, attention_splash
+from lm import sharding
+from lm.nn.kernels import attention_blocked, attention_cudnn, attention_mesh, attention_plain, attention_splash
 from lm.nn.kernels.attention_request import Bias, KernelError, Request
 from lm.nn.kernels.platform import Platform, fast, platform
 from lm.nn.mask import Mask
@@ -55,12 +57,14 @@ def attend(
         mask of limited reach positions inside a document must grow by one.
     implementation: a name of `IMPLEMENTATIONS`; None takes the platform's first that has no objection.
 
+    On a mesh each device reads for its own rows and heads, and where "length" is split for its own part of each row.
+
     Raises KernelError where the named implementation can't do the mask, or there is none of that name.
     """
     request = request_of(q_BLHP, k_BSKP, v_BSKP, mask=mask, bias=bias, softcap=softcap, ordered=ordered)
-    name = choose(request, implementation)
+    kernel = _kernel(request, implementation)
     with jax.named_scope("attend"):
-        return IMPLEMENTATIONS[name].attend(
+        return kernel(
             q_BLHP,
             k_BSKP,
             v_BSKP,
@@ -74,6 +78,21 @@ def attend(
             softcap=softcap,
             ordered=ordered,
         )
+
+
+def _kernel(request: Request, implementation: str | None) -> Callable[..., Array]:
+    """What serves the request in the program that is being traced: on a mesh, a form that is split over it."""
+    if (where := sharding.in_scope()) is None:
+        return IMPLEMENTATIONS[choose(request, implementation)].attend
+    split = attention_mesh.split_of(where, request)
+    if split.ring and implementation is None and fast(platform()):
+        return functools.partial(attention_mesh.attend, split, None)
+    split = attention_mesh.split_of(where, request, whole_rows=True) if split.ring else split
+    name = choose(split.request, implementation)
+    kernel = IMPLEMENTATIONS[name].attend
+    if name == "plain" or (name == "blocked" and not split.length):
+        return kernel  # the compiler splits it
+    return functools.partial(attention_mesh.attend, split, kernel)
 
 
 def request_of(

@@ -27,6 +27,7 @@ from lm.shapes import Array, Float, Int
 
 SHORT = 2**25  # scores (B H L S) that may exist at once in the backward pass
 CHUNK = 2**21  # scores of one chunk of a long call
+UNSEEN = MASKED / 2  # log-sum-exp of no keys is about it, and exp(MASKED - UNSEEN) is 0
 FEW = 8  # so few queries are decoding: no blocks, and keys stay where they lie
 
 
@@ -115,7 +116,7 @@ class Static:
 
     def scores(self, q_BKNP: Array, k_BKSP: Array, ids: Ids) -> tuple[Array, Array]:
         """Scores [B, K, N, S] in float32, and where they count [B, 1, N, S]; N is the group's queries, G x L."""
-        scores_BKNS = self.scale * _matmul("BKNP,BKSP->BKNS", q_BKNP, k_BKSP)
+        scores_BKNS = self.scale * matmul("BKNP,BKSP->BKNS", q_BKNP, k_BKSP)
         if self.softcap is not None:
             scores_BKNS = self.softcap * jnp.tanh(scores_BKNS / self.softcap)
         seen_BLS = self.mask.allowed(ids.q_positions, ids.k_positions, ids.q_segments, ids.k_segments)
@@ -124,30 +125,55 @@ class Static:
         return scores_BKNS, jnp.broadcast_to(seen_BLS[:, None, None], (B, 1, N // L, L, S)).reshape(B, 1, N, S)
 
 
-def _softmax(scores_BKNS: Array, seen: Array, v_BKSP: Array) -> tuple[Array, Array]:
-    """softmax(scores) v over what is seen, and log-sum-exp. Zeros, and no NaN, where nothing is."""
+def softmax(scores_BKNS: Array, seen: Array, v_BKSP: Array) -> tuple[Array, Array]:
+    """softmax(scores) v over what is seen, and log-sum-exp, in float32. Zeros, and no NaN, where nothing is."""
     scores_BKNS = jnp.where(seen, scores_BKNS, MASKED)
-    top = jnp.maximum(lax.stop_gradient(jnp.max(scores_BKNS, axis=-1, keepdims=True)), MASKED / 2)  # exp(MASKED) is 0
+    top = jnp.maximum(lax.stop_gradient(jnp.max(scores_BKNS, axis=-1, keepdims=True)), UNSEEN)
     mass = jnp.exp(scores_BKNS - top)
     total = jnp.maximum(jnp.sum(mass, axis=-1, keepdims=True), 0.5)  # at least 1 where anything is seen
-    summed = _matmul("BKNS,BKSP->BKNP", mass.astype(v_BKSP.dtype), v_BKSP)
-    return (summed / total).astype(v_BKSP.dtype), top + jnp.log(total)
+    summed = matmul("BKNS,BKSP->BKNP", mass.astype(v_BKSP.dtype), v_BKSP)
+    return summed / total, top + jnp.log(total)
 
 
 # four dimensions, groups and queries as one: XLA:CPU runs products of five at half the speed
-_matmul = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+matmul = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _queries(x_BLKGP: Array) -> Array:
+def queries_by_head(x_BLKGP: Array) -> Array:
     """[B, L, K, G, P] -> [B, K, G L, P]: what meets one key head."""
     B, L, K, G, P = x_BLKGP.shape
     return x_BLKGP.transpose(0, 2, 3, 1, 4).reshape(B, K, G * L, P)
 
 
-def _back(x_BKNP: Array, queries: int) -> Array:
+def back(x_BKNP: Array, queries: int) -> Array:
     """[B, K, G L, P] -> [B, L, K, G, P]."""
     B, K, _, P = x_BKNP.shape
     return x_BKNP.reshape(B, K, -1, queries, P).transpose(0, 3, 1, 2, 4)
+
+
+def derivative(
+    static: Static,
+    q_BKNP: Array,
+    k_BKSP: Array,
+    v_BKSP: Array,
+    scores_BKNS: Array,
+    seen: Array,
+    added_BKNS: Array | None,
+    dout_BKNP: Array,
+    pull_BKN1: Array,
+    lse_BKN1: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """Gradients in float32: of q [B K N P], k [B K P S], v [B K P S] and what was `added` to the scores [B K N S]."""
+    known = scores_BKNS if added_BKNS is None else scores_BKNS + added_BKNS
+    probs = jnp.exp(jnp.where(seen, known, MASKED) - lse_BKN1)  # 0 where nothing is seen: lse is at least UNSEEN
+    dadded = probs * (matmul("BKNP,BKSP->BKNS", dout_BKNP, v_BKSP) - pull_BKN1)
+    dscores = dadded if static.softcap is None else dadded * (1.0 - (scores_BKNS / static.softcap) ** 2)
+    dscores = (static.scale * dscores).astype(q_BKNP.dtype)
+    # the products contract over queries: transposing q and dout is cheaper than transposing N x S
+    qT, doutT = q_BKNP.swapaxes(2, 3), dout_BKNP.swapaxes(2, 3)
+    probs, dscores, qT, doutT = settled((probs.astype(v_BKSP.dtype), dscores, qT, doutT))
+    dq_BKNP = matmul("BKNS,BKSP->BKNP", dscores, k_BKSP)
+    return dq_BKNP, matmul("BKPN,BKNS->BKPS", qT, dscores), matmul("BKPN,BKNS->BKPS", doutT, probs), dadded
 
 
 # ---- short: probabilities recomputed from log-sum-exp ----------------------------------------------------------
@@ -166,9 +192,9 @@ def _short_forward(static: Static, q_BLKGP: Array, k_BSKP: Array, v_BSKP: Array,
     for block in static.blocks:
         rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
         k, v = (x[:, columns].swapaxes(1, 2) for x in (k_BSKP, v_BSKP))
-        scores, seen = static.scores(_queries(q_BLKGP[:, rows]), k, ids.of(block))
-        out, lse = _softmax(scores, seen, v)
-        outs.append(_back(out, block.stop - block.start))
+        scores, seen = static.scores(queries_by_head(q_BLKGP[:, rows]), k, ids.of(block))
+        out, lse = softmax(scores, seen, v)
+        outs.append(back(out.astype(v.dtype), block.stop - block.start))
         lses.append(lse)
     out_BLKGP = jnp.concatenate(outs, axis=1)
     return out_BLKGP, (q_BLKGP, k_BSKP, v_BSKP, ids, out_BLKGP, lses)
@@ -182,20 +208,13 @@ def _short_backward(static: Static, saved: tuple, dout_BLKGP: Array) -> tuple:
     for block, lse in zip(static.blocks, lses, strict=True):
         rows, columns = slice(block.start, block.stop), slice(block.low, block.high)
         k, v = (x[:, columns].swapaxes(1, 2) for x in (k_BSKP, v_BSKP))
-        q, dout, pull = (_queries(x[:, rows]) for x in (q_BLKGP, dout_BLKGP, pull_BLKG1))
+        q, dout, pull = (queries_by_head(x[:, rows]) for x in (q_BLKGP, dout_BLKGP, pull_BLKG1))
         scores, seen = static.scores(q, k, ids.of(block))
-        probs = jnp.exp(jnp.where(seen, scores, MASKED) - lse)  # 0 where nothing is seen: lse is at least MASKED / 2
-        dscores = probs * (_matmul("BKNP,BKSP->BKNS", dout, v) - pull)
-        if static.softcap is not None:
-            dscores *= 1.0 - (scores / static.softcap) ** 2
-        # the products contract over queries: transposing q and dout is cheaper than transposing N x S
-        probs, dscores, qT, doutT = settled(
-            (probs.astype(v.dtype), (static.scale * dscores).astype(q.dtype), q.swapaxes(2, 3), dout.swapaxes(2, 3))
-        )
+        dq, dk, dv, _ = derivative(static, q, k, v, scores, seen, None, dout, pull, lse)
         outside = ((0, 0), (0, 0), (0, 0), (block.low, k_BSKP.shape[1] - block.high))
-        dv_BKPS += jnp.pad(_matmul("BKPN,BKNS->BKPS", doutT, probs), outside)
-        dk_BKPS += jnp.pad(_matmul("BKPN,BKNS->BKPS", qT, dscores), outside)
-        dqs.append(_back(jnp.einsum("BKNS,BKSP->BKNP", dscores, k), block.stop - block.start))
+        dk_BKPS += jnp.pad(dk, outside)
+        dv_BKPS += jnp.pad(dv, outside)
+        dqs.append(back(dq.astype(q.dtype), block.stop - block.start))
     dk_BSKP, dv_BSKP = dk_BKPS.transpose(0, 3, 1, 2), dv_BKPS.transpose(0, 3, 1, 2)
     return jnp.concatenate(dqs, axis=1), dk_BSKP.astype(k_BSKP.dtype), dv_BSKP.astype(v_BSKP.dtype), None
 
@@ -230,10 +249,10 @@ def _chunk(
     q_segments: Array,
 ) -> Array:
     ids = ids._replace(q_positions=q_positions, q_segments=q_segments)
-    scores, seen = static.scores(_queries(q_BLKGP), k_BKSP, ids)
+    scores, seen = static.scores(queries_by_head(q_BLKGP), k_BKSP, ids)
     if bias is not None:
         scores += bias(q_positions, ids.k_positions).reshape(-1, *scores.shape[1:])
-    return _back(_softmax(scores, seen, v_BKSP)[0], q_BLKGP.shape[1])
+    return back(softmax(scores, seen, v_BKSP)[0].astype(v_BKSP.dtype), q_BLKGP.shape[1])
 
 
 def _one_after_another(chunk: Callable[..., Array], queries: tuple[Array, Array, Array], size: int) -> Array:

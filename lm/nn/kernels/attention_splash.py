@@ -11,7 +11,6 @@ from lm.nn.kernels.attention_request import Bias, Request
 from lm.nn.kernels.platform import platform
 from lm.nn.mask import Mask
 from lm.shapes import Array, Float, Int
-from lm.sharding import devices_in_scope
 
 LANES = 128  # the kernel's smallest block
 
@@ -24,8 +23,6 @@ def unsupported(request: Request) -> str | None:
         return "splash attention masks by index in the row, and prefix, sinks and pattern count from a document's start"
     if request.bias:
         return "splash attention has no bias"
-    if (devices := devices_in_scope()) > 1:  # a Pallas call is split by shard_map alone, which this module doesn't do
-        return f"splash attention runs on one device, and the layout has {devices}"
     if request.queries % LANES:
         return f"splash attention needs a length divisible by {LANES}, not {request.queries}"
     return None

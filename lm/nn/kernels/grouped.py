@@ -26,8 +26,8 @@ def grouped(
 ) -> Float[Array, "A O"]:
     """Row a of x times w[e], in x's dtype, where the first sizes[0] rows have e = 0, the next sizes[1] e = 1, ...
 
-    The sizes must add up to A. It is `jax.lax.ragged_dot`, with a derivative that can be vmapped: several such
-    products side by side are one with more groups.
+    The sizes add up to A at most; rows beyond their sum are 0 and have no gradient. It is `jax.lax.ragged_dot`, with a
+    derivative that can be vmapped: several such products side by side are one with more groups.
 
     plain: True for `ragged_dot` itself; False for a loop over blocks of rows of one group; None chooses by platform:
     the loop on CPU, where XLA multiplies every row by every matrix.
@@ -59,12 +59,21 @@ _grouped.defvjp(_forward, _backward)
 
 
 def _side_by_side(function: Callable[..., Array]) -> Callable[..., Array]:
-    """`function`, whose vmap is itself with the groups of all in one row: every argument's first axis grows."""
+    """`function`, whose vmap is itself with the groups of all in one row: every argument's first axis grows.
+
+    The first argument is rows, the last the sizes. Rows beyond these would move the next groups: they become zeros of
+    the last group, to which they add nothing.
+    """
     mapped = custom_vmap(function)
 
     @mapped.def_vmap
     def rule(count: int, batched: list[bool], *arguments: Array) -> tuple[Array, bool]:  # pyright: ignore[reportUnusedFunction]
         every = [x if on else jnp.broadcast_to(x, (count, *x.shape)) for x, on in zip(arguments, batched, strict=True)]
+        if count > 1:
+            rows, *others, sizes = every
+            left = rows.shape[1] - jnp.sum(sizes, axis=1)
+            rows = jnp.where(jnp.arange(rows.shape[1])[:, None] < rows.shape[1] - left[:, None, None], rows, 0)
+            every = [rows, *others, sizes.at[:, -1].add(left)]
         y = mapped(*(x.reshape(-1, *x.shape[2:]) for x in every))
         return y.reshape(count, -1, *y.shape[1:]), True
 
@@ -76,7 +85,8 @@ def _side_by_side(function: Callable[..., Array]) -> Callable[..., Array]:
 
 @_side_by_side
 def _ragged_product(x_AI: Array, w_EIO: Array, sizes_E: Array) -> Array:
-    return lax.ragged_dot(x_AI, w_EIO, sizes_E)
+    y_AO = lax.ragged_dot(x_AI, w_EIO, sizes_E)
+    return jnp.where(jnp.arange(len(y_AO))[:, None] < jnp.sum(sizes_E), y_AO, 0)  # beyond: some backends write nothing
 
 
 @_side_by_side

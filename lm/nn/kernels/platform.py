@@ -10,6 +10,8 @@ from typing import Literal, TypeVar
 import jax
 from jax import lax
 
+from lm import sharding
+
 Platform = Literal["cpu", "gpu", "tpu"]
 T = TypeVar("T")
 
@@ -17,8 +19,9 @@ _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 def platform() -> Platform:
-    """The backend that compiled programs run on. One we don't know gets the portable forms of the CPU."""
-    backend = jax.default_backend()
+    """The backend that compiled programs run on: that of the devices of the layout in scope, which may be of a machine
+    that isn't here, else JAX's own. One we don't know gets the portable forms of the CPU."""
+    backend = sharding.platform_in_scope() or jax.default_backend()
     return backend if backend in ("gpu", "tpu") else "cpu"  # type: ignore[return-value]
 
 
@@ -35,6 +38,12 @@ def plain_forms(on: bool = True) -> Iterator[None]:
 def fast(*platforms: Platform) -> bool:
     """True where a form that pays off on these platforms is to be used."""
     return platform() in platforms and not _plain.get()
+
+
+def flat() -> bool:
+    """Whether rows and their tokens may be taken as one axis. Where tokens are split over devices they can't be: the
+    one axis couldn't be split so, and every device would gather whole rows."""
+    return (where := sharding.in_scope()) is None or not where.over("length")
 
 
 def settled(arrays: T) -> T:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lm.nn.kernels.platform import fast, settled
+from lm.nn.kernels.platform import fast, flat, settled
 from lm.shapes import Array
 
 
@@ -22,7 +22,7 @@ def spread(vector: Array, like: Array) -> Array:
     rows = like.shape[: like.ndim - vector.ndim]
     if (*rows, *vector.shape) != like.shape:
         raise ValueError(f"spread: the last dimensions of {like.shape} aren't {vector.shape}")
-    if fast("cpu"):
+    if fast("cpu") and flat():
         return _spread(rows, vector)
     return jnp.broadcast_to(vector.astype(jnp.float32), like.shape).astype(vector.dtype)
 

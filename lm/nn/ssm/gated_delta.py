@@ -80,8 +80,8 @@ class GatedDeltaLayer(RecurrentLayer):
         self.query, self.key, self.value = projection(keys), projection(keys), projection(values)
         self.query_conv, self.key_conv, self.value_conv = convolution(keys), convolution(keys), convolution(values)
         self.gate, self.beta, self.dt = projection(values), projection(a_head), projection(a_head)
-        self.dt_bias = param(rngs, (spec.heads,), ("heads",), dt_bias)
-        self.A_log = param(rngs, (spec.heads,), ("heads",), a_log_of_heads)
+        self.dt_bias = param(rngs, (spec.heads,), ("heads",), dt_bias, precise=True)
+        self.A_log = param(rngs, (spec.heads,), ("heads",), a_log_of_heads, precise=True)
         self.norm = spec.norm.build({"head_dim": spec.value_width}, rngs=rngs)
         self.out = Linear(values, {"embed": width}, scale=to_residual(depth), rngs=rngs)
 

@@ -83,9 +83,9 @@ class MambaLayer(RecurrentLayer):
         self.B = Linear(inner, state, rngs=rngs)
         self.C = Linear(inner, state, rngs=rngs)
         self.dt_up = Linear(rank, inner, scale=1 / math.sqrt(3), rngs=rngs)  # the deviation of the paper's uniform
-        self.dt_bias = param(rngs, (channels,), ("mlp",), dt_bias)
+        self.dt_bias = param(rngs, (channels,), ("mlp",), dt_bias, precise=True)
         # a vector in every channel, as heads have: no matrix, so that no weight decay pulls decays to 1
-        self.A_log = param(rngs, (channels, spec.state), ("heads", "head_dim"), a_log_of_states)
+        self.A_log = param(rngs, (channels, spec.state), ("heads", "head_dim"), a_log_of_states, precise=True)
         self.D = param(rngs, (channels,), ("mlp",), ones)
         self.out = Linear(inner, {"embed": width}, bias=spec.bias, scale=to_residual(depth), rngs=rngs)
         norm = spec.norm

@@ -80,8 +80,8 @@ class Mamba2Layer(RecurrentLayer):
         self.gate, self.x, self.dt = projection(heads), projection(heads), projection(a_head)
         self.B, self.C = projection(states), projection(states)
         self.x_conv, self.B_conv, self.C_conv = convolution(heads), convolution(states), convolution(states)
-        self.dt_bias = param(rngs, (spec.heads,), ("heads",), dt_bias)
-        self.A_log = param(rngs, (spec.heads,), ("heads",), a_log_of_heads)
+        self.dt_bias = param(rngs, (spec.heads,), ("heads",), dt_bias, precise=True)
+        self.A_log = param(rngs, (spec.heads,), ("heads",), a_log_of_heads, precise=True)
         self.D = param(rngs, (spec.heads,), ("heads",), ones)
         of_group = spec.heads // spec.groups * spec.head_width
         self.norm = spec.norm.build(shared | {"head_dim": of_group}, rngs=rngs)

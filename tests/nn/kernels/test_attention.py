@@ -14,7 +14,6 @@ from lm.nn.kernels.attention import attend, choose
 from lm.nn.kernels.attention_request import KernelError, Request
 from lm.nn.mask import Mask, positions_of
 from lm.nn.sparse import BlockSparse, Fixed, Strided
-from lm.sharding import layout, use
 from tests.masks import sees
 
 quick_jit = functools.partial(
@@ -218,15 +217,6 @@ def test_splash_equals_the_definition():
     for got, expected in zip(*map(jax.tree.leaves, (results["splash"], results["plain"])), strict=True):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(got, expected, atol=1e-4 * scale)
-
-
-def test_splash_refuses_a_layout_of_several_devices():
-    case = Case(length=128)
-    arrays, ids = inputs(case)
-    with use(layout("fsdp=2")), pytest.raises(KernelError, match="runs on one device, and the layout has 2"):
-        jax.eval_shape(lambda *arrays: run(case, *arrays, ids, "splash"), *arrays)
-    with use(layout()):
-        jax.eval_shape(lambda *arrays: run(case, *arrays, ids, "splash"), *arrays)
 
 
 @pytest.mark.parametrize("mask", [Mask(), Mask(causal=False), Mask(causal=False, window=9)], ids=str)

@@ -1,0 +1,121 @@
+"""Processes find one another as each kind of cluster tells them to, agree, and hear why one of them can't go on."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lm.train import hosts
+from lm.train.hosts import JoinError
+from lm.train.watch_peers import LOST
+from tests.multihost.helper import FLAGS, PATIENCE, ROOT, free_port
+from tools import slurm_cluster
+
+MEETS = """
+import json, os, sys
+from lm.train import hosts
+hosts.join(distributed=True)
+import jax
+mine = jax.process_index()
+found = [hosts.any_of(mine == 1), hosts.any_of(False), hosts.from_first(7 + mine), hosts.gather(mine + 0.25)]
+print(json.dumps([mine, jax.process_count(), jax.device_count(), *found]), flush=True)
+if "fail" in sys.argv:
+    try:
+        hosts.on_first(lambda: json.loads("no"))
+    except Exception as error:
+        print(type(error).__name__, hosts.agreed(error), flush=True)
+    if mine == 1:
+        hosts.end_unless_agreed(FileNotFoundError("there is no shard 17"))
+    hosts.any_of(False)
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"NPROC": "16", "XLA_FLAGS": FLAGS, "PYTHONPATH": str(ROOT)} | more
+
+
+def expected(index: int) -> list:
+    return [index, 2, 2, True, False, 7, [0.25, 1.25]]
+
+
+def ompi(index: int, port: int) -> dict[str, str]:
+    """What mpirun sets, as far as it is looked at."""
+    rank = {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_LOCAL_RANK": str(index), "OMPI_COMM_WORLD_SIZE": "2"}
+    return {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "JAX_COORDINATOR_PORT": str(port), **rank}
+
+
+def test_they_meet_as_mpirun_says_and_one_tells_why_it_fails():
+    port = free_port()
+    command = [sys.executable, "-c", MEETS, "fail"]
+    started = [
+        subprocess.Popen(
+            command, env=environment(**ompi(i, port)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    try:
+        words = [process.communicate(timeout=PATIENCE) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for index, (out, _) in enumerate(words):
+        first, second = out.splitlines()
+        assert json.loads(first) == expected(index)
+        assert second == ("JSONDecodeError True" if index == 0 else "PeerFailed True")
+    assert [process.returncode for process in started] == [LOST, 1], words
+    assert "lm: process 1 of 2 (" in words[0][1]
+    assert f"pid {started[1].pid}) couldn't go on: there is no shard 17; this one ends, too" in words[0][1]
+    assert "FileNotFoundError: there is no shard 17" in words[1][1]
+
+
+def test_they_meet_as_a_real_slurm_says():
+    try:
+        slurm_cluster.check_machine()
+    except slurm_cluster.ClusterError as error:
+        pytest.skip(str(error))
+    with slurm_cluster.cluster() as here:
+        done = subprocess.run(
+            ["srun", "-N2", "--ntasks-per-node=1", sys.executable, "-c", MEETS],
+            # the cluster's nodes have names that only Slurm knows; all else is as JAX finds it
+            env=here.environment() | environment(JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{free_port()}"),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert done.returncode == 0, done.stderr
+    assert sorted(json.loads(line) for line in done.stdout.splitlines()) == [expected(0), expected(1)]
+
+
+def test_a_process_has_all_gpus_where_it_is_alone_on_its_machine(monkeypatch):
+    for name in ("SLURM_STEP_TASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert hosts._local_devices() is None
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1(x2)")
+    assert hosts._local_devices() == [0, 1, 2, 3]
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4(x2)")
+    assert hosts._local_devices() is None
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
+    assert hosts._local_devices() == [0, 1, 2, 3]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert hosts._local_devices() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"JAX_COORDINATOR_ADDRESS": ""}, "needs JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, got ''"),
+        ({"JAX_COORDINATOR_ADDRESS": "n1"}, "got 'n1'"),
+        ({"JAX_PROCESS_ID": ""}, "JAX_NUM_PROCESSES=2 needs JAX_PROCESS_ID"),
+        ({"JAX_PROCESS_ID": "2"}, "from 0 to one below it"),
+        ({"LM_JOIN_TIMEOUT": "soon"}, "LM_JOIN_TIMEOUT=soon must be a number of seconds"),
+    ],
+)
+def test_what_is_missing_is_said(monkeypatch, changes, words):
+    given = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    for name, value in (given | changes).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(JoinError, match=words):
+        hosts.join()
