@@ -37,7 +37,7 @@ class OnMachine(Shared):
     mesh: str = ""
     """Devices to use, e.g. data=8 or fsdp=4,tensor=2. Default: one, or all of processes that train together."""
     rules: str | None = None
-    """How parameters are split: ddp, fsdp or fsdp_tp. Default: by the mesh."""
+    """What the mesh's axes split: ddp, fsdp, fsdp_tp, ep, sp, sp_ulysses, pp. Default: all that they can."""
     log: tuple[str, ...] = ()
     """Where metrics go besides the run's own rows: tensorboard, wandb."""
     quiet: bool = False

@@ -94,6 +94,12 @@ class Layout:
             raise ShardingError(
                 f"a batch of {own * parts} rows can't be split over {ways} devices; change data.batch or --mesh"
             )
+        pieces = self.ways("length")
+        for name, value in batch.items():
+            if value.ndim == 2 + stacked and value.shape[-1] % pieces:
+                raise ShardingError(
+                    f"rows of {value.shape[-1]} {name} can't be split {pieces} ways; change data.length or --mesh"
+                )
 
         def whole(value: np.ndarray) -> jax.Array:
             shape = list(value.shape)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from lm.train.watch_peers import LOST
 from tests.multihost.helper import FLAGS, PATIENCE, ROOT, free_port
 from tools import slurm_cluster
 
+NAME = socket.gethostname()
 MEETS = """
 import json, os, sys
 from lm.train import hosts
@@ -28,6 +30,11 @@ if "fail" in sys.argv:
         print(type(error).__name__, hosts.agreed(error), flush=True)
     if mine == 1:
         hosts.end_unless_agreed(FileNotFoundError("there is no shard 17"))
+    hosts.any_of(False)
+if "hang" in sys.argv and mine == 1:
+    import time
+    time.sleep(1000)
+if "hang" in sys.argv:
     hosts.any_of(False)
 """
 
@@ -46,20 +53,22 @@ def ompi(index: int, port: int) -> dict[str, str]:
     return {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "JAX_COORDINATOR_PORT": str(port), **rank}
 
 
-def test_they_meet_as_mpirun_says_and_one_tells_why_it_fails():
-    port = free_port()
-    command = [sys.executable, "-c", MEETS, "fail"]
+def by_mpirun(*arguments: str, **more: str) -> tuple[list[subprocess.Popen], list[tuple[str, str]]]:
+    """Two processes that have ended, and what each wrote to stdout and stderr."""
+    port, command = free_port(), [sys.executable, "-c", MEETS, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     started = [
-        subprocess.Popen(
-            command, env=environment(**ompi(i, port)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for i in range(2)
+        subprocess.Popen(command, env=environment(**ompi(i, port), **more), text=True, **pipes) for i in range(2)
     ]
     try:
-        words = [process.communicate(timeout=PATIENCE) for process in started]
+        return started, [process.communicate(timeout=PATIENCE) for process in started]
     finally:
         for process in started:
             process.kill()
+
+
+def test_they_meet_as_mpirun_says_and_one_tells_why_it_fails():
+    started, words = by_mpirun("fail")
     for index, (out, _) in enumerate(words):
         first, second = out.splitlines()
         assert json.loads(first) == expected(index)
@@ -68,6 +77,13 @@ def test_they_meet_as_mpirun_says_and_one_tells_why_it_fails():
     assert "lm: process 1 of 2 (" in words[0][1]
     assert f"pid {started[1].pid}) couldn't go on: there is no shard 17; this one ends, too" in words[0][1]
     assert "FileNotFoundError: there is no shard 17" in words[1][1]
+
+
+def test_one_that_does_not_come_is_named():
+    started, words = by_mpirun("hang", LM_AGREE_TIMEOUT="10")
+    assert f"lm: process 1 of 2 ({NAME}, pid {started[1].pid}) didn't come where all processes meet" in words[0][1]
+    assert f"lm: process 0 of 2 ({NAME}, pid {started[0].pid}) is lost" in words[1][1]
+    assert [process.returncode for process in started] == [LOST, LOST], words
 
 
 def test_they_meet_as_a_real_slurm_says():

@@ -183,6 +183,8 @@ class TestErrors:
     def test_a_batch_that_can_not_be_split(self) -> None:
         with pytest.raises(ShardingError, match="a batch of 6 rows can't be split over 4 devices"):
             sharding.layout("data=2, fsdp=2").put({"tokens": np.zeros((6, 2), np.int32)})
+        with pytest.raises(ShardingError, match="rows of 6 tokens can't be split 4 ways"):
+            sharding.layout("sequence=4").put({"tokens": np.zeros((2, 6), np.int32)})
 
 
 def test_layouts_of_equal_meshes_are_one() -> None:
