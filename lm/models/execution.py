@@ -95,6 +95,9 @@ class Execution:
 
 def check_host_memory() -> None:
     """Raises ConfigError where a program can't keep arrays in the host's memory. A machine that isn't here can."""
+    where = sharding.in_scope()
+    if where is not None and where.stages > 1 and platform() == "tpu":  # "Bitcast cannot have different memory spaces"
+        raise ConfigError("XLA doesn't compile remat='offload' in a pipeline for TPU; use remat='full' with stage=")
     device = jax.local_devices()[0]
     here = sharding.platform_in_scope() in (None, device.platform)
     if here and HOST not in {memory.kind for memory in device.addressable_memories()}:

@@ -87,15 +87,13 @@ def large_buffers(text: str) -> list[dict[str, Any]]:
 
 def _operations(text: str, fusions: bool = True) -> Iterator[tuple[str, str, str, float, str]]:
     """(line, operation, shape of its result, how often it runs in a call of the program, its computation) of each."""
-    bodies: dict[str, list[str]] = {}
+    bodies: dict[str, list[str]] = {}  # until the next one begins: a closing brace may be one of a kernel's own text
     entry, current = "", None
     for line in text.splitlines():
         if match := COMPUTATION.match(line):
             current = match.group(2)
             bodies[current] = []
             entry = current if match.group(1) else entry
-        elif line.startswith("}"):
-            current = None
         elif current is not None:
             bodies[current].append(line)
     times = _times(bodies, entry, fusions)
@@ -129,17 +127,6 @@ def _times(bodies: dict[str, list[str]], entry: str, fusions: bool) -> dict[str,
 
     visit(entry, 1.0)
     return times
-
-
-def _turns(line: str, bodies: dict[str, list[str]]) -> float:
-    """How often a loop runs: what XLA writes beside it; else, for a TPU, what the counter is compared with."""
-    if trips := TRIPS.search(line):
-        return float(trips.group(1))
-    condition = re.search(r"condition=%?([\w.\-]+)", line)
-    lines = bodies.get(condition.group(1), []) if condition else []
-    limits = [int(n) for line in lines for n in re.findall(r"= s32\[\]\S* constant\((\d+)\)", line)]
-    counted = any(" compare(" in line and "direction=LT" in line for line in lines)
-    return float(limits[0]) if counted and len(limits) == 1 else 1.0
 
 
 def _turns(line: str, bodies: dict[str, list[str]]) -> float:
@@ -205,8 +192,8 @@ def _ids(sides: list[int], order: list[int]) -> np.ndarray:
 
 
 def _named_group(mesh: str, axes: str) -> list[int]:
-    """From a mesh of the compiler's own, e.g. 'a'=4,'b'=2, and what of it a group goes along: 'b', or 'a':(2)2, which is
-    the axis of size 2 behind one of size 2 that a is made of."""
+    """From a mesh of the compiler's own, e.g. 'a'=4,'b'=2, and what of it a group goes along: 'b', or 'a':(2)2, which
+    is the axis of size 2 behind one of size 2 that a is made of."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
     places = {name: [0] for name in sizes}
     for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", axes):

@@ -103,8 +103,9 @@ def bandwidth(axes: str, where: Layout, machine: Target, spans: Mapping[str, int
 def textbook(step: Step, where: Layout) -> dict[str, float]:
     """Bytes that a device sends along each axis of the mesh in a step, by what each form of parallelism has to send.
 
-    Sharded parameters are gathered forward and backward, and once more where the forward pass is done again; their
-    gradients are scattered (Rajbhandari et al. 2020). Replicated ones have their gradients summed. A layer split over
+    Sharded parameters are gathered forward and backward (a forward pass that is done again uses what the backward pass
+    gathered), and their gradients are scattered (Rajbhandari et al. 2020). Replicated ones have their gradients summed;
+    all in the type of the computation, from which gradients are widened where they lie. A layer split over
     "tensor" sums its two outputs and their gradients (Shoeybi et al. 2019); over "expert" it sends its tokens there and
     back (Lepikhin et al. 2020); over "sequence" keys and values go around (Liu et al. 2023).
     """
@@ -121,10 +122,10 @@ def textbook(step: Step, where: Layout) -> dict[str, float]:
     sent: dict[str, float] = defaultdict(float)
     sharded = bool(where.rules.params)
     if shape["fsdp"] > 1 and sharded:
-        sent["fsdp"] += parts * ring["fsdp"] * weights * (passes * item + 4)
-    for name in ("data", "replica", "expert", *(() if sharded else ("fsdp",))):
-        if shape[name] > 1 and name != "expert":
-            sent[name] += parts * 2 * ring[name] * weights * 4 / (shape["fsdp"] if sharded else 1)
+        sent["fsdp"] += parts * ring["fsdp"] * weights * 3 * item
+    for name in ("data", "replica", *(() if sharded else ("fsdp",))):
+        if shape[name] > 1:
+            sent[name] += parts * 2 * ring[name] * weights * item / (shape["fsdp"] if sharded else 1)
     if shape["tensor"] > 1:
         sent["tensor"] += parts * layers * 2 * passes * 2 * ring["tensor"] * stream
     if shape["expert"] > 1:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm import sharding
 from lm.config import ConfigError, replace
 from lm.models import Decoder, Execution
 from lm.models import execution as execution_module
@@ -115,6 +116,9 @@ def test_offloading_keeps_what_goes_into_layers_in_the_hosts_memory(monkeypatch:
     assert not any(x.memory_space == jax.memory.Space.Host for x in device)
     monkeypatch.setattr(execution_module, "HOST", "no such")
     with pytest.raises(ConfigError, match=r"remat='offload' needs .* cpu has none of; use remat='full'"):
+        Execution(remat="offload").checkpoint(lambda x: x)
+    monkeypatch.setattr(execution_module, "platform", lambda: "tpu")
+    with sharding.use(sharding.layout("stage=2")), pytest.raises(ConfigError, match="in a pipeline for TPU"):
         Execution(remat="offload").checkpoint(lambda x: x)
 
 

@@ -57,9 +57,9 @@ def test_each_program_of_an_experiment_is_planned_once(capsys, file):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("llama-8b", "--target", "h100x8"), "did you mean 'llama-7b'"),
+        (("llama-7", "--target", "h100x8"), "there is no preset 'llama-7'; did you mean"),
         (("gpt2-124m", "--target", "v5e-5"), "there is no slice 'v5e-5'"),
-        (("gpt2-124m", "--target", "h100x2", "--mesh", "tensor=4"), "needs 4 devices"),
+        (("ladder-0.3m", "--target", "h100x2", "--mesh", "fsdp=4"), "needs 4 devices"),
         (("ladder-0.3m", "--target", "h100x2", "--mesh", "tensor=2", "--no-compile"), "can't be split 2 ways"),
         (("llama-7b", "--target", "h100x2", "--no-compile"), "nothing that was tried fits"),
     ],

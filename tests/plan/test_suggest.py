@@ -22,7 +22,7 @@ def test_what_is_suggested_fits_and_is_sorted():
     roomy = choices(one, target("h100x8"))
     tight = small(target("h100x8"), predicted(one, imagined("fsdp=8", None, 8)).total * 0.7 / GIB)
     found = choices(one, tight)
-    assert roomy[0].changes(one) == () and found[0].changes(one) != ()
+    assert roomy[0].time.worst <= found[0].time.worst
     assert all(choice.held.total <= ROOM * tight.chip.memory for choice in found)
     assert [c.time.worst for c in found] == pytest.approx(sorted(c.time.worst for c in found), abs=1e-4)
     for choice in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +77,8 @@ def components(kind: type) -> set[type]:
     found = set()
     for cls in kind.__subclasses__():
         if cls.__module__.startswith("lm."):
-            found |= components(cls) if abc.ABC in cls.__bases__ else {cls} | components(cls)
+            is_config = "__dataclass_fields__" in vars(cls)  # others are what several have in common
+            found |= components(cls) | ({cls} if is_config else set())
     return found
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 
 from lm import cli
 from lm.commands.profile import place
+from lm.commands.sweep import RunSweep, _work
+from lm.commands.train import Train
 from lm.data import Data, Text
 from lm.errors import UserError
 from lm.models import Decoder
 from lm.nn import MLP, Block, mha
 from lm.sharding import layout
+from lm.sweep.launchers import Local
 from lm.train import Recording, Run, Training
 from lm.train.load import load_run
 from lm.train.loop import Machine, train
@@ -99,6 +103,14 @@ def test_what_can_not_be_profiled_says_so(run, profiled, tmp_path, capsys, caplo
         train(run, profiled, dataclasses.replace(MACHINE, profile=Window(6, 7)))
     assert "is done, none of its steps is profiled" in caplog.text
     assert json.loads((profiled / FOLDER / "steps.json").read_text()) == {"first": 3, "last": 5}
+
+
+def test_the_option_reaches_this_machine_and_workers(tmp_path):
+    assert Train(file="x.py", profile="steps=2:3").machine().profile == Window(2, 3)
+    assert Train(file="x.py").machine().profile is None
+    command = RunSweep(file="x.py", profile="steps=2:3")
+    options = _work(command, SimpleNamespace(name="x"), tmp_path, Local()).options  # type: ignore[arg-type]
+    assert ("--profile", "steps=2:3") in zip(options, options[1:], strict=False)
 
 
 def plane(name: str, lines: dict[str, list[tuple[str, int, int, dict[str, str]]]]) -> str:
