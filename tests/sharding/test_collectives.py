@@ -38,10 +38,10 @@ def test_a_step_exchanges_what_the_golden_file_says(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rules)
 def test_a_step_exchanges_no_more_than_the_textbook_says(case: Case) -> None:
     found, wanted = measured(case), collectives.textbook(case)
-    assert set(wanted) & set(found) == set(wanted) if case.rules != "ep" else wanted
+    assert wanted.keys() <= found.keys()
     for key, sent in wanted.items():
         most, _ = collectives.MORE.get((case.rules, key), (1.01, ""))
-        assert found.get(key, (0, 0))[1] <= most * sent, key
+        assert found[key][1] <= most * sent, key
 
 
 def test_the_golden_file_has_every_preset() -> None:

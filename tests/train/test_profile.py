@@ -1,6 +1,7 @@
 """Traces of training steps: a run with one is the same run, and what a trace says is added up rightly."""
 
 import dataclasses
+import itertools
 import json
 import logging
 from types import SimpleNamespace
@@ -110,7 +111,7 @@ def test_the_option_reaches_this_machine_and_workers(tmp_path):
     assert Train(file="x.py").machine().profile is None
     command = RunSweep(file="x.py", profile="steps=2:3")
     options = _work(command, SimpleNamespace(name="x"), tmp_path, Local()).options  # type: ignore[arg-type]
-    assert ("--profile", "steps=2:3") in zip(options, options[1:], strict=False)
+    assert ("--profile", "steps=2:3") in itertools.pairwise(options)
 
 
 def plane(name: str, lines: dict[str, list[tuple[str, int, int, dict[str, str]]]]) -> str:
