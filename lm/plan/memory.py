@@ -130,10 +130,16 @@ def _activations(step: Step, where: Layout, platform: Platform, params: Any, axe
     return kept, sum(size for size, _ in _each(plain, where, platform, params, axes)) / layers
 
 
-def largest(step: Step, where: Layout, platform: Platform = "tpu") -> list[tuple[float, tuple[int, ...]]]:
-    """The arrays that most is kept in for the backward pass: bytes of one device, and shape for TRACED rows."""
+def largest(step: Step, where: Layout, platform: Platform = "tpu") -> list[tuple[float, int, str]]:
+    """What most is kept in for the backward pass, by shape: bytes of one device, how many arrays, and the shape that
+    they have for one part of a batch before heads and hidden units are split."""
     arrays = abstract(step)
-    return sorted(_each(step, where, platform, arrays.params, arrays.axes), reverse=True)
+    rows = max(1, round(step.rows / step.training.accumulate / where.ways("batch")))
+    found: dict[str, list[float]] = {}
+    for size, shape in _each(step, where, platform, arrays.params, arrays.axes):
+        sides = (side // TRACED * rows if side % TRACED == 0 else side for side in shape)
+        found.setdefault(f"[{', '.join(map(str, sides))}]", []).append(size)
+    return sorted(((sum(sizes), len(sizes), shape) for shape, sizes in found.items()), reverse=True)
 
 
 def _each(step: Step, where: Layout, platform: Platform, params: Any, axes: Any) -> list[tuple[float, tuple[int, ...]]]:
@@ -142,8 +148,8 @@ def _each(step: Step, where: Layout, platform: Platform, params: Any, axes: Any)
     What ends in the model's width is whole along heads and hidden units, all else is split over them. Casts of
     parameters lie as these do, and parameters themselves are counted elsewhere.
     """
-    training = step.training
-    rows = step.rows / training.accumulate / where.ways("batch")
+    rows = step.rows / step.training.accumulate / where.ways("batch")
+    training = changed(step.training, {"accumulate": 1})  # parts are alike: traced once
     placed = sharding.shardings(params, axes, where.rules, where.mesh)
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(placed), strict=True)
     weights = {p.size: math.prod(s.shard_shape(p.shape)) for p, s in pairs}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.plan.compile import Compiled, compiled, excess, why_not
-from lm.plan.memory import TRACED, Bytes, cache_bytes, largest, predicted
+from lm.plan.memory import Bytes, cache_bytes, largest, predicted
 from lm.plan.roofline import Estimate, estimate
 from lm.plan.step import Step, imagined
 from lm.plan.suggest import ROOM, Choice, choices
@@ -148,9 +148,9 @@ def _excess(made: Planned) -> list[str]:
                  found.exhausted.splitlines()[0]]  # fmt: skip
     if not buffers:
         where = imagined(made.mesh, made.rules, made.machine.devices)
-        kept = f"kept for the backward pass of {TRACED} rows (bytes of a device's own)"
         buffers = tuple(
-            {"bytes": size, "shape": str(list(shape)), "source": kept} for size, shape in largest(made.step, where)
+            {"bytes": size, "shape": shape, "source": f"x {count}, kept for the backward pass by the cost model"}
+            for size, count, shape in largest(made.step, where)
         )
     if buffers:
         lines.append("largest buffers:")

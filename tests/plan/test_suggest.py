@@ -18,7 +18,7 @@ def small(machine, gib):
 
 
 def test_what_is_suggested_fits_and_is_sorted():
-    one = step(rows=64)
+    one = step(rows=16)
     roomy = choices(one, target("h100x8"))
     tight = small(target("h100x8"), predicted(one, imagined("fsdp=8", None, 8)).total * 0.7 / GIB)
     found = choices(one, tight)
@@ -87,6 +87,8 @@ def test_a_plan_that_does_not_fit_says_what_would():
     said = text(made, steps=10)
     assert not made.fits and "does not fit" in said and "by the cost model: it wasn't asked for" in said
     assert "--mesh" in said.split("These fit by the cost model")[1]
+    # one row of a device, and of hidden units what each of four layers makes
+    assert "[4, 1, 128, 352]  x " in said and "kept for the backward pass" in said
 
 
 EXHAUSTED = """RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.

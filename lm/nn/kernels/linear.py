@@ -35,8 +35,8 @@ def linear(
         plain = not (fast("cpu") and flat())
     w = w.astype(x.dtype)
     if kind != "native" and not exact:
-        x_NI = x.reshape(math.prod(rows), math.prod(inner))
-        return low_precision.product(kind, x_NI, w.reshape(x_NI.shape[1], -1)).reshape(*rows, *out)
+        size = math.prod(inner)
+        return low_precision.product(kind, x.reshape(*rows, size), w.reshape(size, -1)).reshape(*rows, *out)
     if plain:
         axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
         return lax.dot_general(x, w, (axes, ((), ())))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from lm.errors import UserError
 from lm.shapes import Array, Float
@@ -41,26 +42,28 @@ def chosen() -> Products:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(kind: Products, x_NI: Float[Array, "N I"], w_IO: Float[Array, "I O"]) -> Float[Array, "N O"]:
+def product(kind: Products, x: Float[Array, "*rows I"], w_IO: Float[Array, "I O"]) -> Float[Array, "*rows O"]:
     """x w in x's type. int8: SwitchBack (Wortsman et al. 2023, arXiv 2304.13013): the output and the gradient of x of
     int8 products, the gradient of w of a native one. fp8: all three, of e4m3 numbers and gradients in e5m2
     (Micikevicius et al. 2022, arXiv 2209.05433).
 
     Any backend runs them; those without such units convert back to wider types, and gain nothing.
     """
-    return _dot(x_NI, _type(kind), w_IO, _type(kind))
+    return _dot(x, _type(kind), w_IO, _type(kind), (x.ndim - 1,), (0,))
 
 
-def _forward(kind: Products, x_NI: Array, w_IO: Array) -> tuple[Array, tuple[Array, Array]]:
-    return product(kind, x_NI, w_IO), (x_NI, w_IO)
+def _forward(kind: Products, x: Array, w_IO: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(kind, x, w_IO), (x, w_IO)
 
 
-def _backward(kind: Products, saved: tuple[Array, Array], dy_NO: Array) -> tuple[Array, Array]:
-    x_NI, w_IO = saved
+def _backward(kind: Products, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, w_IO = saved
+    rows = tuple(range(x.ndim - 1))
     gradient = jnp.float8_e5m2 if kind == "fp8" else jnp.int8
-    dx_NI = _dot(dy_NO, gradient, w_IO.T, _type(kind))
-    dw_IO = _dot(x_NI.T, _type(kind), dy_NO, gradient) if kind == "fp8" else x_NI.T @ dy_NO
-    return dx_NI, dw_IO
+    dx = _dot(dy, gradient, w_IO, _type(kind), (dy.ndim - 1,), (1,))
+    if kind == "fp8":
+        return dx, _dot(x, _type(kind), dy, gradient, rows, rows)
+    return dx, lax.dot_general(x, dy, ((rows, rows), ((), ())))
 
 
 product.defvjp(_forward, _backward)
@@ -70,11 +73,16 @@ def _type(kind: Products) -> Any:
     return jnp.float8_e4m3fn if kind == "fp8" else jnp.int8
 
 
-def _dot(a_NI: Array, a_type: Any, b_IO: Array, b_type: Any) -> Array:
+def _dot(a: Array, a_type: Any, b: Array, b_type: Any, a_axes: tuple[int, ...], b_axes: tuple[int, ...]) -> Array:
+    """The product that sums over these axes, with a scale for each place of the others."""
     qwix = _qwix()
-    left = qwix.quantize(a_NI, a_type, channelwise_axes=(0,), scale_dtype=jnp.float32)
-    right = qwix.quantize(b_IO, b_type, channelwise_axes=(1,), scale_dtype=jnp.float32)
-    return qwix.dot_general(left, right, (((1,), (0,)), ((), ()))).astype(a_NI.dtype)
+
+    def scaled(x: Array, kind: Any, axes: tuple[int, ...]) -> Any:
+        others = tuple(axis for axis in range(x.ndim) if axis not in axes)
+        return qwix.quantize(x, kind, channelwise_axes=others, scale_dtype=jnp.float32)
+
+    dims = (a_axes, b_axes), ((), ())
+    return qwix.dot_general(scaled(a, a_type, a_axes), scaled(b, b_type, b_axes), dims).astype(a.dtype)
 
 
 def _qwix() -> Any:

@@ -77,6 +77,18 @@ def test_gradients_of_int8() -> None:
     np.testing.assert_array_equal(dx, product("int8", dy, w.T))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_rows(kind: Any) -> None:
+    """[B, L] rows are the same as B L of them, in the gradients too."""
+    x, w = CLEAR
+    dy = jnp.asarray(away_from_ties(8, 8, 2))
+    dx, dw = jax.vjp(lambda x, w: product(kind, x, w), x, w)[1](dy)
+    y, back = jax.vjp(lambda x, w: product(kind, x, w), x.reshape(2, 4, -1), w)
+    np.testing.assert_allclose(y.reshape(8, -1), product(kind, x, w), rtol=1e-6)
+    for found, one in zip(back(dy.reshape(2, 4, -1)), (dx, dw), strict=True):
+        np.testing.assert_allclose(found.reshape(one.shape), one, rtol=1e-5, atol=1e-5 * float(abs(one).max()))
+
+
 def test_gradients_of_fp8_are_near() -> None:
     rng = np.random.default_rng(0)
     x, w, dy = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((64, 32), (32, 48), (64, 48)))
