@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.commands.options import RunPath, Shared, table
+from lm.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Profile(Shared):
     def __call__(self) -> int:
         from lm.train import profile
 
+        if self.top < 1:
+            raise UserError(f"--top {self.top} must be at least 1")
         found = profile.read(Path(self.run))
         devices, steps = len(found.idle), found.steps
         rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -114,20 +115,29 @@ class RunSweep(OfExperiment, Doing):
     def __call__(self) -> int:
         from lm.sharding import layout
         from lm.sweep import Search, manifest
+        from lm.train import hosts
 
+        joined, on_first, say = False, lambda act: act(), functools.partial(print, flush=True)
+        if self.on == "here":
+            hosts.join(self.distributed)
+            joined, on_first = hosts.several(), hosts.on_first
+            say = say if hosts.first() else lambda _: None
+        else:  # JAX isn't asked: what it takes of this machine's devices, workers couldn't have
+            _starts_alone(self)
         found, entries, folder = self.experiment()
-        print(f"{found.name}: {found.question}", flush=True)
+        say(f"{found.name}: {found.question}")
         if isinstance(found.experiment, Search):
             return self._search(found, folder)
-        manifest.write(entries, folder / "manifest.jsonl")
+        on_first(lambda: manifest.write(entries, folder / "manifest.jsonl"))
         if self.on == "here":
-            self._here(entries, folder)
+            self._here(entries, folder, say)
         else:
             self._elsewhere(found, entries, folder)
-        _report(found, entries, folder, layout(self.mesh, self.rules))
+        place = ("", None) if joined else (self.mesh, self.rules)  # where the first measures speed by itself
+        on_first(lambda: _report(found, entries, folder, layout(*place)))
         failed = [entry for entry in entries if entry.status() == "failed"]
         if failed:
-            print(f"{len(failed)} runs failed; {found.to('retry')} lets them be tried again")
+            say(f"{len(failed)} runs failed; {found.to('retry')} lets them be tried again")
         return 0 if all(entry.status() == "done" for entry in entries) else 1
 
     def _search(self, found: ExperimentFile, folder: Path) -> int:
@@ -137,17 +147,16 @@ class RunSweep(OfExperiment, Doing):
         _report(*self.experiment(), layout(self.mesh, self.rules))
         return 1 if search.ahead(found, folder) else 0
 
-    def _here(self, entries: tuple[Entry, ...], folder: Path) -> None:
+    def _here(self, entries: tuple[Entry, ...], folder: Path, say: Callable[[str], None]) -> None:
         """Trains in this process."""
         from lm.sweep.execute import Worker
 
-        say = functools.partial(print, flush=True)
         worker = Worker(entries, self.machine(), folder / "speeds.jsonl", say=say, together=self.together)
         outcome = worker.work()
         said = f"{outcome.done} runs done now, {outcome.before} before"
-        print(said + (f", {len(outcome.failed)} failed" if outcome.failed else ""))
+        say(said + (f", {len(outcome.failed)} failed" if outcome.failed else ""))
         if outcome.busy:
-            print(f"{len(outcome.busy)} runs are held by another process; give the command again when it is done")
+            say(f"{len(outcome.busy)} runs are held by another process; give the command again when it is done")
 
     def _elsewhere(self, found: ExperimentFile, entries: tuple[Entry, ...], folder: Path) -> None:
         from lm.commands.watch import live
@@ -180,6 +189,7 @@ class Submit(Costed, Doing):
         from lm.sweep import Search, estimate, manifest
         from lm.sweep.launchers.base import Rendered, submit
 
+        _starts_alone(self)
         found, entries, folder = self.experiment()
         launcher = _launcher(self.on)
         left = [entry for entry in entries if entry.status() != "done" and not entry.folder.failed_for_good()]
@@ -211,6 +221,15 @@ class Submit(Costed, Doing):
             print(f"worker {one.worker}: {one.job}")
         print(f"{len(left)} runs to do; {found.to('status')} shows how they get on")
         return 0
+
+
+def _starts_alone(command: RunSweep | Submit) -> None:
+    """Raises UserError for --distributed with a launcher, which would have no effect."""
+    if command.distributed:
+        raise UserError(
+            f"--distributed is for processes that train themselves; with --on {command.on} a worker has several where "
+            "the launcher gives it several machines, as Slurm(nodes=2) does: leave --distributed out"
+        )
 
 
 def _launcher(text: str) -> Launcher | Rendered:

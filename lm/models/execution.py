@@ -33,7 +33,8 @@ class Execution:
     compute: the type of activations and of the weights as the layers see them; parameters stay float32, and so do
     norms' statistics, softmax and the loss.
     products: of the layers' linear maps while training: in the type of the computation, or of 8-bit numbers
-    (`lm.nn.kernels.low_precision`). Tables, output layer, routers, experts and attention keep the former.
+    (`lm.nn.kernels.low_precision`). Tables, output layer, routers, experts and attention keep the former; held-out
+    loss, measures and generation are of the former alone.
     steps_at_once: how many training steps to dispatch as one program; None: up to 16, at most two
     seconds on two cores. Memory is asked for and given back once a dispatch; and a run stops between dispatches.
     kernels: "auto" takes the fast form of each layer on this platform, "plain" its definition.
@@ -52,6 +53,11 @@ class Execution:
 
     def unrolls(self, layers: int) -> bool:
         return self.layers == "unroll" or (self.layers == "auto" and layers < SCAN_FROM)
+
+    @property
+    def done_again(self) -> bool:
+        """Whether the backward pass does the whole forward pass a second time."""
+        return self.remat in ("full", "offload")
 
     def at_once(self, flops: float) -> int:
         """How many steps of so many FLOPs to dispatch as one program."""

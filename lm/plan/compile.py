@@ -72,6 +72,11 @@ def compiled(step: Step, machine: Target, mesh: str, rules: str | None = None) -
     job = {"step": step.to_json(), "mesh": mesh, "rules": rules, "topology": topology}
     command = [sys.executable, "-m", "lm.plan.worker"]
     done = subprocess.run(command, input=json.dumps(job), env=environment(machine), capture_output=True, text=True)
+    if done.returncode < 0:
+        raise UserError(
+            f"the compiler for {machine.name} was killed by signal {-done.returncode}; it may need more memory than "
+            "this machine has: plan with --no-compile, or for fewer devices"
+        )
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise UserError(f"compiling for {machine.name} on mesh {mesh} failed: {last[0] if last else 'no message'}")

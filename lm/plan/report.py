@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lm.errors import UserError
 from lm.plan.compile import Compiled, compiled, excess, why_not
 from lm.plan.memory import Bytes, cache_bytes, largest, predicted
 from lm.plan.roofline import Estimate, estimate
@@ -48,6 +49,8 @@ class Planned:
 def plan(step: Step, machine: Target, mesh: str, rules: str | None = None, compiles: bool = True) -> Planned:
     """A step on a mesh of a machine. Raises UserError or ShardingError where it can't be split so."""
     where = imagined(mesh, rules, machine.devices)
+    if where.mesh.size != machine.devices:
+        raise UserError(f"mesh {mesh} uses {where.mesh.size} of the {machine.devices} devices of {machine.name}")
     held = predicted(step, where)
     why = why_not(machine) if compiles else "it wasn't asked for"
     found = None if why else compiled(step, machine, mesh, rules)

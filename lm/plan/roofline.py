@@ -14,9 +14,8 @@ from typing import Any
 from lm.plan.memory import Bytes
 from lm.plan.step import Step
 from lm.plan.targets import Target
+from lm.plan.textbook import textbook, weights
 from lm.sharding import Layout
-
-ITEM = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,10 @@ def estimate(
     spans: Mapping[str, int] | None = None,
 ) -> Estimate:
     """traffic: what `lm.plan.hlo.traffic` found in the compiled program; None: the textbook's collectives."""
-    sent = _sent(traffic) if traffic is not None else textbook(step, where)
+    sent = _sent(traffic) if traffic is not None else _by_axes(step, where)
     training = step.training
     flops = training.objective.cost(step.model, step.length).train_flops * step.rows
-    again = 4 / 3 if training.execution.remat == "full" else 1.0  # the forward pass a second time
+    again = 4 / 3 if training.execution.done_again else 1.0  # the forward pass a second time
     peak = machine.chip.flops * machine.devices
     return Estimate(
         compute=flops * again / peak,
@@ -100,44 +99,6 @@ def bandwidth(axes: str, where: Layout, machine: Target, spans: Mapping[str, int
     return min(chip.link, chip.outside * max(1, chip.node // stride))
 
 
-def textbook(step: Step, where: Layout) -> dict[str, float]:
-    """Bytes that a device sends along each axis of the mesh in a step, by what each form of parallelism has to send.
-
-    Sharded parameters are gathered forward and backward (a forward pass that is done again uses what the backward pass
-    gathered), and their gradients are scattered (Rajbhandari et al. 2020). Replicated ones have their gradients summed;
-    all in the type of the computation, from which gradients are widened where they lie. A layer split over
-    "tensor" sums its two outputs and their gradients (Shoeybi et al. 2019); over "expert" it sends its tokens there and
-    back (Lepikhin et al. 2020); over "sequence" keys and values go around (Liu et al. 2023).
-    """
-    shape, training = dict(where.mesh.shape), step.training
-    item, parts = ITEM[training.execution.compute], training.accumulate
-    cost = step.model.cost(step.length)
-    passes = 3 if training.execution.remat == "full" else 2
-    apart = shape["tensor"] * shape["stage"] * shape["expert"]
-    weights = cost.params / apart
-    rows = step.rows / parts / where.ways("batch")
-    layers = getattr(step.model, "layers", 1) / shape["stage"]
-    stream = rows * step.length / shape["sequence"] * step.model.width * item
-    ring = {name: (size - 1) / size for name, size in shape.items()}
-    sent: dict[str, float] = defaultdict(float)
-    sharded = bool(where.rules.params)
-    if shape["fsdp"] > 1 and sharded:
-        sent["fsdp"] += parts * ring["fsdp"] * weights * 3 * item
-    for name in ("data", "replica", *(() if sharded else ("fsdp",))):
-        if shape[name] > 1:
-            sent[name] += parts * 2 * ring[name] * weights * item / (shape["fsdp"] if sharded else 1)
-    if shape["tensor"] > 1:
-        sent["tensor"] += parts * layers * 2 * passes * 2 * ring["tensor"] * stream
-    if shape["expert"] > 1:
-        sent["expert"] += parts * layers * 2 * passes * ring["expert"] * stream
-    if shape["sequence"] > 1:
-        kept = rows * cost.cache * item / shape["sequence"] / shape["stage"]
-        sent["sequence"] += parts * (passes + 1) * (shape["sequence"] - 1) * kept
-    if shape["stage"] > 1:
-        sent["stage"] += parts * 2 * stream
-    return {name: size for name, size in sent.items() if size}
-
-
 def _sent(traffic: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     sent: dict[str, float] = defaultdict(float)
     for entry in traffic:
@@ -145,13 +106,18 @@ def _sent(traffic: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return dict(sent)
 
 
+def _by_axes(step: Step, where: Layout) -> dict[str, float]:
+    sent: dict[str, float] = defaultdict(float)
+    for (_, axes), size in textbook(step, where).items():
+        sent[axes] += size
+    return dict(sent)
+
+
 def _moved(step: Step, where: Layout, held: Bytes) -> float:
     """Bytes between a device and its memory in a step, by formula: state read and written, weights read once a pass,
     what a layer makes written and read."""
-    shape, training = where.mesh.shape, step.training
-    full = training.execution.remat == "full"
-    apart = shape["tensor"] * shape["stage"] * shape["expert"]
-    weights = step.model.cost(step.length).params * ITEM[training.execution.compute] / apart
-    layers = getattr(step.model, "layers", 1)
-    made = 2 * held.kept + (2 * held.layer * layers if full else 0)
-    return 2 * (held.state + held.gradients) + training.accumulate * ((3 if full else 2) * weights + made)
+    training, again = step.training, step.training.execution.done_again
+    read = sum(one.gathered for one in weights(step, where))
+    layers = getattr(step.model, "layers", 1) / where.stages
+    made = 2 * held.kept + (2 * held.layer * layers if again else 0)
+    return 2 * (held.state + held.gradients) + training.accumulate * ((3 if again else 2) * read + made)

@@ -34,7 +34,7 @@ def _compiled(job: dict[str, Any]) -> dict[str, Any]:
     try:
         compiled = lowered.compile()
     except Exception as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "memory" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
             raise
         return {"exhausted": str(error)[:20_000], "seconds": time.perf_counter() - start}
     analysis = compiled.memory_analysis()

@@ -135,11 +135,13 @@ def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: Se
         rules = PRESETS[rules]()
     elif rules is None:
         rules = every()
-    devices = jax.devices() if devices is None else devices
+    given, devices = devices, jax.devices() if devices is None else devices
     count = math.prod(sizes.values())
     if count > len(devices):
         raise ConfigError(f"mesh {mesh} needs {count} devices, this machine has {len(devices)}")
     made = Mesh(_arranged(sizes, devices[:count]), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    if given is None and mesh:  # else it is one device of the process that asks
+        _check_processes(mesh, made)
     rules.check_mesh(made)
     where = Layout(made, rules, **pipeline)
     if pipeline and where.stages == 1:
@@ -152,6 +154,17 @@ def layout(mesh: str = "", rules: str | ShardingRules | None = None, devices: Se
             "otherwise every stage would gather the weights of all layers"
         )
     return where
+
+
+def _check_processes(text: str, made: Mesh) -> None:
+    """Raises ConfigError where a process of the run would have nothing to do: the same one on all of them."""
+    idle = set(range(jax.process_count())) - {device.process_index for device in made.devices.flat}
+    if idle:
+        which = "process" if len(idle) == 1 else "processes"
+        raise ConfigError(
+            f"mesh {text} uses {made.size} of {jax.device_count()} devices; {which} "
+            f"{', '.join(map(str, sorted(idle)))} would have none: use all devices, or start fewer processes"
+        )
 
 
 def _arranged(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:

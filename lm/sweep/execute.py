@@ -143,24 +143,26 @@ class Worker:
         make_room()
         if not hosts.several():  # others may have done some since the list was made
             part = [entry for entry in part if self._open(entry)]
+        if not part:
+            return 0
+        machine = self.machine.fitting(part[0].planned.run.train.steps)
         if len(part) > 1:
             try:
-                found = train_together([Member(e.planned.run, e.folder.path) for e in part], self.machine)
+                found = train_together([Member(e.planned.run, e.folder.path) for e in part], machine)
             except Stopped:
                 raise
             except Exception as error:
                 found = [error] * len(part)
             return sum(self._note(entry, result, busy) for entry, result in zip(part, found, strict=True))
-        for entry in part:
-            try:
-                result = train(entry.planned.run, entry.folder.path, self.machine)
-            except Stopped:
-                raise
-            except Exception as error:  # a fault of one run, whatever it is, must not end the others
-                hosts.end_unless_agreed(error)
-                result = error
-            return self._note(entry, result, busy)
-        return 0
+        (entry,) = part
+        try:
+            result = train(entry.planned.run, entry.folder.path, machine)
+        except Stopped:
+            raise
+        except Exception as error:  # a fault of one run, whatever it is, must not end the others
+            hosts.end_unless_agreed(error)
+            result = error
+        return self._note(entry, result, busy)
 
     def _open(self, entry: Entry) -> bool:
         """Whether there is something to do for a run, and it wasn't tried here too often."""

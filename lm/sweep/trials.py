@@ -125,7 +125,8 @@ def loss_of_run(study: Study, trial: Trial, machine: Machine) -> float:
     if entry.folder.failed_for_good():
         raise Hopeless(entry.folder.failure())
     try:
-        return train(run.run, entry.folder.path, dataclasses.replace(machine, judge=trial.judge))["heldout_loss"]
+        judged = dataclasses.replace(machine.fitting(run.run.train.steps), judge=trial.judge)
+        return train(run.run, entry.folder.path, judged)["heldout_loss"]
     except Diverged as error:
         raise Worthless(str(error)) from None
     except (Pruned, RunLocked, Stopped):

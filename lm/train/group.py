@@ -42,6 +42,8 @@ def train_together(members: Sequence[Member], machine: Machine) -> list[dict[str
     trained in several goes. What doesn't fit the memory is halved. Raises Stopped after a signal.
     """
     outcomes: dict[int, dict[str, Any] | Exception] = {}
+    if machine.profile is not None:
+        machine.profile.check(members[0].run.train.steps)
     with contextlib.ExitStack() as open_lanes, StopRequest() as stop:
         lanes: dict[int, Lane] = {}
         for index, member in enumerate(members):

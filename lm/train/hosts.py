@@ -40,8 +40,10 @@ class JoinError(UserError):
     """The processes of a run can't find one another."""
 
 
-class PeerFailed(RuntimeError):
-    """Another process of the same run had an error."""
+class PeerFailed(UserError):
+    """Another process of the same run had an error: which, and its first line."""
+
+    exit_code = watch_peers.LOST
 
 
 def join(distributed: bool = False) -> None:
@@ -54,7 +56,7 @@ def join(distributed: bool = False) -> None:
     Raises JoinError where they are incomplete or nothing is found. A process that hasn't found the others within
     LM_JOIN_TIMEOUT seconds says so in one line and ends with code 1: JAX itself would abort.
     """
-    where = _by_hand()
+    where = _by_hand(distributed)
     if jax.distributed.is_initialized() or (where is None and not distributed):
         return
     seconds = timeout("LM_JOIN_TIMEOUT")
@@ -92,12 +94,15 @@ def timeout(name: str) -> float:
     return seconds
 
 
-def _by_hand() -> dict[str, Any] | None:
-    """What the environment says, as jax.distributed takes it; None if it says nothing of several processes."""
-    count = os.environ.get(COUNT, "1")
-    if count == "1":
+def _by_hand(distributed: bool) -> dict[str, Any] | None:
+    """What the environment says, as jax.distributed takes it; None if it says nothing of several processes. With
+    `distributed` it may give the coordinator's address alone, as JAX would."""
+    count, address, index = (os.environ.get(name, "") for name in (COUNT, COORDINATOR, INDEX))
+    if not count and (index or (address and not distributed)):
+        given = INDEX if index else COORDINATOR
+        raise JoinError(f"{given} is set and {COUNT} isn't: set that too, or this process would train alone")
+    if count in ("", "1"):
         return None
-    address, index = os.environ.get(COORDINATOR, ""), os.environ.get(INDEX, "")
     if not re.fullmatch(r".+:\d+", address):
         raise JoinError(f"{COUNT}={count} needs {COORDINATOR}=HOST:PORT of process 0, got '{address}'")
     if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
@@ -162,7 +167,7 @@ def index() -> int:
 
 def any_of(mine: bool) -> bool:
     """True on every process if it is on one. Every process must ask at the same place."""
-    return _agreement().any_of(mine) if several() else mine
+    return bool(_agreement().told("yes" if mine else "")) if several() else mine
 
 
 def from_first(value: int) -> int:
@@ -194,11 +199,31 @@ def on_first(act: Callable[[], Any]) -> Any:
             found = act()
         except Exception as caught:
             error = caught
-    if several() and any_of(error is not None) and error is None:
-        raise agree_on(PeerFailed("the first process of this run couldn't go on; its log says why"))
-    if error is not None:
-        raise agree_on(error)
+    if (error := shared(error)) is not None:
+        raise error
     return found
+
+
+def shared(mine: Exception | None) -> Exception | None:
+    """The error with which this process goes on from here: its own; else a PeerFailed if another came with one; else
+    None. Every process must ask at the same place, and those with an error that is agreed on don't ask again.
+
+    The others may wait for this process inside a collective: if they don't come within LM_PEER_TIMEOUT, it ends.
+    """
+    if not several() or (mine is not None and agreed(mine)):
+        return mine
+    late = threading.Timer(timeout("LM_PEER_TIMEOUT"), end_unless_agreed, [mine])
+    late.daemon = True
+    if mine is not None:
+        late.start()
+    try:
+        reasons = _agreement().told("" if mine is None else first_line(mine) or type(mine).__name__)
+    finally:
+        late.cancel()
+    if reasons and mine is None:
+        index, reason = min(reasons.items())
+        mine = PeerFailed(f"{name(index)} couldn't go on: {reason}")
+    return None if mine is None else agree_on(mine)
 
 
 def agree_on(error: Exception) -> Exception:
@@ -273,12 +298,13 @@ class _Agreement:
                 )
         atexit.register(self.watch.leave)
 
-    def any_of(self, mine: bool) -> bool:
-        where = f"lm/any/{self.turn}"
+    def told(self, mine: str) -> dict[int, str]:
+        """What those processes tell that have something to tell, by process."""
+        where = f"lm/any/{self.turn}/"
         if mine:
-            self.client.key_value_set(f"{where}/{self.index}", "1")
+            self.client.key_value_set(f"{where}{self.index}", mine)
         self._meet()
-        return bool(self.client.key_value_dir_get(where))
+        return {int(key.rpartition("/")[2]): text for key, text in self.client.key_value_dir_get(where)}
 
     def from_first(self, value: str) -> str:
         where = f"lm/first/{self.turn}"

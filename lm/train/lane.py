@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -63,6 +63,13 @@ class Machine:
     tries: int = 3  # how often a run may die at the same step before it counts as failed
     judge: Any = None  # (step, held-out loss) -> True to stop a run that isn't worth more
     profile: Window | None = None  # steps to trace
+
+    def fitting(self, steps: int) -> Machine:
+        """This machine for a run of so many steps in a sweep: one that ends before the profile's does has none."""
+        if self.profile is None or self.profile.last <= steps:
+            return self
+        log.warning("a run of %d steps isn't profiled up to step %d", steps, self.profile.last)
+        return replace(self, profile=None)
 
 
 class Lane:
@@ -150,8 +157,8 @@ class Lane:
 
     def measure(self, step: int, params: param.Params) -> None:
         """What the run's measures find in these weights."""
-        for name, look in self.looks.items():
-            found = look(params)
+        all_found = {name: look(params) for name, look in self.looks.items()}  # all processes compute
+        for name, found in all_found.items():  # one writes, and the others don't wait for it in a look if it can't
             if clash := found.numbers.keys() & {"step", "split", "tokens"}:
                 raise UserError(f"measure {name} calls a number '{min(clash)}', which a row has of its own; rename it")
             if self.details is not None and found.details:

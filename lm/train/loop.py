@@ -44,6 +44,8 @@ def _train(run: Run, home: RunFolder, machine: Machine) -> dict[str, Any]:
     if hosts.from_first(home.status() == "done"):
         too_late(machine.profile, home.path)
         return home.result()
+    if machine.profile is not None:
+        machine.profile.check(run.train.steps)
     with StopRequest() as stop:
         try:
             with opened(run, home, machine) as lane:
@@ -77,7 +79,7 @@ class Trainer:
         self.clock = Clock(self.run, peak.peak_flops(machine.layout.mesh.devices.flatten().tolist())[0], len(lanes))
         label = f"{len(lanes)} runs" if len(lanes) > 1 else ""
         self.progress = Progress(self.run.train.steps, start=self.step, quiet=machine.quiet, label=label)
-        self.tracer = Tracer(machine.profile, lanes[0].home.path, self.run.train.steps, self.clock.paused)
+        self.tracer = Tracer(machine.profile, lanes[0].home.path, self.clock.paused)
         self.watch, self.own = StepWatch(lanes[0].home.path, hosts.index()), OwnTimes()
 
     def run_to_end(self, stop: StopRequest) -> None:
@@ -113,15 +115,17 @@ class Trainer:
             pending = (self.step, metrics, batches)
             self.step += count
             stopping = hosts.any_of(stop.requested)
-            self.watch.done()
-            self.own.add(self.watch.last - (hosts.waited() - waited))
-            self.tracer.end(self.step, state)
+            self.own.add(self.watch.seconds() - (hosts.waited() - waited))
             evaluates = self.step in self.evaluations
             saves = record.checkpoint_every is not None and self.step % record.checkpoint_every == 0
             keeps = self.step in self.snapshots
-            if evaluates or saves or keeps or stopping or self.step == steps:
-                self._report(*pending)  # a NaN must be seen before anything is saved
+            settles = evaluates or saves or keeps or stopping or self.step == steps
+            if settles:
+                self._report(*pending)  # a NaN must be seen before anything is saved, and a hang by the step's median
                 pending = None
+            self.watch.done()
+            self.tracer.end(self.step, state)
+            if settles:
                 with self.clock.paused():
                     if evaluates:
                         self._evaluate(state)
@@ -145,10 +149,9 @@ class Trainer:
                 except Exception as error:  # whatever it is, it must not end the others
                     hosts.end_if_lost(error)
                     lane.fail(error)
-                if hosts.any_of(lane.error is not None) and lane.error is None:
-                    lane.fail(hosts.PeerFailed("another process of this run couldn't go on; its log says why"))
-                if lane.error is not None:
-                    hosts.agree_on(lane.error)
+                error = hosts.shared(lane.error)
+                if error is not None and lane.error is None:
+                    lane.fail(error)
 
     def _next_dispatch(self) -> int:
         """How many steps to do next: as many as are compiled together, but not past an evaluation or a checkpoint."""

@@ -47,6 +47,12 @@ class Window:
             )
         return cls(int(found.group(1)), int(found.group(2)))
 
+    def check(self, steps: int) -> None:
+        """Raises UserError for a run that has fewer steps. It is no fault of the run, so it is asked before that is
+        opened."""
+        if self.last > steps:
+            raise UserError(f"--profile steps={self.first}:{self.last}: the run has {steps} steps")
+
 
 class Tracer:
     """Traces a window of a run on the first process; without one it does nothing.
@@ -58,12 +64,9 @@ class Tracer:
         self,
         window: Window | None,
         home: Path,
-        steps: int,
         uncounted: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
         """uncounted: a scope in which no training time is counted."""
-        if window is not None and window.last > steps:
-            raise UserError(f"--profile steps={window.first}:{window.last}: the run has {steps} steps")
         self.window, self.folder, self.uncounted = window, home / FOLDER, uncounted
         # a dispatch ends before the window and with it
         self.stops = set() if window is None else {window.first - 1, window.last} - {0}

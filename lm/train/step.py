@@ -87,7 +87,7 @@ class Program:
     def _tracing(self) -> Iterator[None]:
         """Where a model is traced: activations know their layout, and layers which of their forms to take."""
         execution = self.training.execution
-        with sharding.use(self.layout), plain_forms(execution.kernels == "plain"), products(execution.products):
+        with sharding.use(self.layout), plain_forms(execution.kernels == "plain"):
             yield
 
     def apply(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,7 +140,7 @@ class Program:
 
     def _step(self, state: State, batch: Batch, values: Values) -> tuple[State, Metrics]:
         training = lower(self.training, values)
-        with self._tracing():
+        with self._tracing(), products(training.execution.products):  # what is looked at is of native products
             grads, sums = self._gradients(state.params, batch, training)
         with jax.named_scope("update"):
             state, changes = self._update(state, jax.tree.map(lambda g: g / sums.tokens, grads), training)

@@ -1,4 +1,4 @@
-"""A watch over steps: what Python does is written down when one takes far too long, and a slow process is named."""
+"""A watch over steps: what Python does is written down when one takes far too long, and a slow host is named."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median, median_low
+from typing import NamedTuple
 
 from lm.train import hosts
 
@@ -24,16 +25,23 @@ STDERR = 2  # the process's own, whatever Python's is by now
 SLOWER, SLOWER_BY = 2.0, 0.1  # a process is slow from so many medians on, and by so many seconds a dispatch
 
 
+class Doing(NamedTuple):
+    """What a process does, since when, and of how many steps it is; 0: it has no median."""
+
+    what: str
+    since: float
+    count: int
+
+
 class StepWatch:
     """A scope with a thread that writes every thread's stack to stderr and to `folder`/stacks-INDEX.txt, once for each
     dispatch that takes `TIMES` the median. The run goes on: it may only be slow."""
 
     def __init__(self, folder: Path, index: int, now: Callable[[], float] = time.monotonic) -> None:
         self.file, self.now = folder / f"stacks-{index}.txt", now
-        self.last = 0.0  # seconds of the dispatch before
         self._each: deque[float] = deque(maxlen=KEPT)  # seconds a step
-        self._what, self._since, self._count = "compiling the first step", now(), 0
-        self._said = False
+        self._doing = Doing("compiling the first step", now(), 0)  # read by another thread: replaced whole
+        self._said: Doing | None = None  # what was last written down
         self._over = threading.Event()
         self._first = True
 
@@ -50,26 +58,33 @@ class StepWatch:
 
     def done(self) -> None:
         """It has ended; what comes before the next has no median."""
-        self.last = self.now() - self._since
-        if self._count:
-            self._each.append(self.last / self._count)
+        if self._doing.count:
+            self._each.append(self.seconds() / self._doing.count)
         self._first = False
-        self._set(f"what follows on {self._what}", 0)
+        self._set(f"what follows on {self._doing.what}", 0)
+
+    def seconds(self) -> float:
+        """How long what is done now takes by now."""
+        return self.now() - self._doing.since
 
     def limit(self) -> float:
         """Seconds that what is done now may take."""
-        if not (self._count and self._each):
+        return self._limit(self._doing)
+
+    def _limit(self, doing: Doing) -> float:
+        if not (doing.count and self._each):
             return UNTIMED
-        return max(TIMES * median(list(self._each)) * self._count, LEAST)
+        return max(TIMES * median(list(self._each)) * doing.count, LEAST)
 
     def check(self) -> bool:
         """Writes the stacks down if what is done now takes too long, and it is the first to say so."""
-        took = self.now() - self._since
-        if self._said or took <= self.limit():
+        doing = self._doing
+        took, limit = self.now() - doing.since, self._limit(doing)
+        if self._said is doing or took <= limit:
             return False
-        self._said = True
-        usual = f", usually {self.limit() / TIMES:.1f} s at most" if self._count else ""
-        line = f"process {hosts.index()}: {self._what} takes {took:.0f} s by now{usual}"
+        self._said = doing
+        usual = f", usually {limit / TIMES:.1f} s at most" if doing.count else ""
+        line = f"process {hosts.index()}: {doing.what} takes {took:.0f} s by now{usual}"
         log.warning("%s; what it does is in %s", line, self.file)
         with contextlib.suppress(OSError):
             faulthandler.dump_traceback(STDERR)
@@ -80,7 +95,7 @@ class StepWatch:
         return True
 
     def _set(self, what: str, count: int) -> None:
-        self._what, self._since, self._count, self._said = what, self.now(), count, False
+        self._doing = Doing(what, self.now(), count)
 
     def _work(self) -> None:
         while not self._over.wait(1.0):
@@ -90,8 +105,9 @@ class StepWatch:
 class OwnTimes:
     """Seconds that this process takes for a dispatch without waiting for others, and how they compare.
 
-    Every process has the same times in the end, since all wait for the slowest. What each needs by itself (its batch,
-    its part of the work) tells which that is.
+    Every process has the same times in the end, since all wait for the slowest. What each needs by itself (loading its
+    rows, handing them to its devices, Python) tells which host holds the others up. Of a slow device it tells nothing:
+    all wait for that equally, inside the program.
     """
 
     def __init__(self) -> None:

@@ -73,6 +73,7 @@ class Watch:
         self.waiting: float | None = None  # since when this process waits for all the others to agree
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
+        self._new: dict[Wire, float] = {}  # those that haven't said yet who they are, and until when they may
         self._token = ""
         self._closing = threading.Event()
 
@@ -114,6 +115,8 @@ class Watch:
             for key, _ in self._selector.select(min(beat, 0.5)):
                 if key.fileobj is self._listener:
                     self._accept()
+                elif isinstance(key.data, Wire):
+                    self._greet(key.data)
                 else:
                     self._hear(key.data)
             if time.monotonic() >= next_beat:
@@ -127,19 +130,34 @@ class Watch:
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             wire = Wire(connection)
-            said = wire.lines() or [""]
-            token, _, index = said[0].partition(" ")
-            if token == self._token and index.isdigit() and int(index) < len(self.names):
-                self._add(int(index), wire)
-            else:  # a stranger
-                wire.close()
+            self._new[wire] = time.monotonic() + self.silence
+            self._selector.register(connection, selectors.EVENT_READ, wire)
+
+    def _greet(self, wire: Wire) -> None:
+        """Takes one that has said who it is for a process of the run, or closes a stranger's connection."""
+        lines = wire.lines()
+        if lines == []:  # not a whole line yet
+            return
+        token, _, index = (lines or [""])[0].partition(" ")
+        self._forget(wire)
+        if token == self._token and index.isdigit() and int(index) < len(self.names):
+            self._add(int(index), wire)
+            self._heard(int(index), lines[1:] if lines else [])
+        else:
+            wire.close()
+
+    def _forget(self, wire: Wire) -> None:
+        del self._new[wire]
+        self._selector.unregister(wire.connection)
 
     def _add(self, index: int, wire: Wire) -> None:
         self.wires[index] = wire
         self._selector.register(wire.connection, selectors.EVENT_READ, index)
 
     def _hear(self, index: int) -> None:
-        lines = self.wires[index].lines()
+        self._heard(index, self.wires[index].lines())
+
+    def _heard(self, index: int, lines: list[str] | None) -> None:
         for line in lines or ():
             if line == "bye":
                 self.left[index] = time.monotonic()
@@ -153,6 +171,9 @@ class Watch:
             self._lost(f"{self.names[index]} is lost: it has ended without a word")
 
     def _judge(self, now: float) -> None:
+        for wire in [wire for wire, until in self._new.items() if now > until]:
+            self._forget(wire)
+            wire.close()
         for index, wire in self.wires.items():
             if now - wire.heard > self.silence:
                 return self._lost(f"{self.names[index]} is lost: nothing was heard of it for {self.silence:.0f} s")

@@ -12,12 +12,13 @@ import time
 import numpy as np
 import pytest
 
-from lm.config import dumps
+from lm.config import dumps, replace
 from lm.data import Data, Text
+from lm.evals import Positions
 from lm.models import Decoder
 from lm.nn import MLP, Block, mha
 from lm.sharding import layout
-from lm.train import Recording, Run, Training
+from lm.train import Constant, Recording, Run, Training
 from lm.train.checkpoint import Checkpoints
 from lm.train.folder import RunFolder
 from lm.train.load import load_run
@@ -29,6 +30,7 @@ from tests.multihost.helper import free_port, processes, said, start, trained, w
 
 STEPS = 60
 EVERY = 5  # steps from checkpoint to checkpoint
+HUGE = 1e17  # a learning rate: the weights' squares are no float32 any more after a few steps
 PAUSE = 0.05  # seconds a step, so that it can be met in the middle
 
 
@@ -144,6 +146,43 @@ def test_four_end_it_on_another_mesh_and_the_slow_one_is_named(run, config, fold
     named = [line for line in words[0].splitlines() if "holds the others up" in line]
     assert any(line.startswith("process 3 of 4 (") for line in named), words[0]
     assert not any("holds the others up" in text for text in words[1:])
+
+
+def test_the_disk_of_the_first_is_full_and_the_other_repeats_it(run, tmp_path):
+    """Between two measures that both compute: the other isn't left in the second one."""
+    looks = (Positions(examples=8), Positions(name="again", examples=8))
+    config = written(replace(run, {"record.measures": looks, "record.evaluations": 4}), tmp_path)
+    more = {"FULL": "details.jsonl", "LM_AGREE_TIMEOUT": "30", "LM_PEER_TIMEOUT": "120"}
+    with processes(2, config, tmp_path / "run", "fsdp=2", **more) as started:
+        words = [said(process) for process in started]
+    why = f"can't write a row to {tmp_path / 'run' / 'details.jsonl'}: the disk is full"
+    assert [process.returncode for process in started] == [1, LOST], words
+    assert f"lm: {why}" in words[0].splitlines()
+    assert [line for line in words[1].splitlines() if line.startswith("lm: process 0 of 2 (")][0].endswith(
+        f"pid {started[0].pid}) couldn't go on: {why}"
+    )
+    assert "Traceback" not in words[0] + words[1]
+    assert RunFolder(tmp_path / "run").failure() == why
+
+
+def test_a_loss_that_is_no_number_stops_both_before_it_is_saved(run, tmp_path):
+    huge = {"train.optimizer.learning_rate": HUGE, "train.schedule": Constant(), "record.checkpoint_every": 1}
+    config = written(replace(run, huge), tmp_path)
+    with processes(2, config, tmp_path / "run", "data=2") as started:
+        words = [said(process) for process in started]
+    assert [process.returncode for process in started] == [1, 1], words
+    lines = [next(line for line in text.splitlines() if line.startswith("lm: ")) for text in words]
+    step, last = len(trained(tmp_path / "run")) + 1, f"the last good checkpoint is step {len(trained(tmp_path / 'run'))}"
+    assert step > 1 and all(f" at step {step} (batch {step - 1}); {last}; lower " in line for line in lines), words
+    assert assert_whole(run, tmp_path / "run") == tuple(range(1, step))[-run.record.keep :]
+    assert RunFolder(tmp_path / "run").diverged()
+
+
+def written(run: Run, folder):
+    """A folder that `lm train` takes the run from."""
+    (folder / "config").mkdir()
+    (folder / "config" / "config.json").write_text(dumps(run))
+    return folder / "config"
 
 
 def test_processes_that_do_not_find_one_another_say_so(config, tmp_path):

@@ -16,7 +16,7 @@ from tools import slurm_cluster
 
 NAME = socket.gethostname()
 MEETS = """
-import json, os, sys
+import json, os, sys, time
 from lm.train import hosts
 hosts.join(distributed=True)
 import jax
@@ -27,12 +27,13 @@ if "fail" in sys.argv:
     try:
         hosts.on_first(lambda: json.loads("no"))
     except Exception as error:
-        print(type(error).__name__, hosts.agreed(error), flush=True)
+        print(type(error).__name__, hosts.agreed(error), error, flush=True)
     if mine == 1:
         hosts.end_unless_agreed(FileNotFoundError("there is no shard 17"))
     hosts.any_of(False)
-if "hang" in sys.argv and mine == 1:
-    import time
+if "stuck" in sys.argv and mine == 1:
+    hosts.shared(OSError("the disk is gone"))
+if ("stuck" in sys.argv and mine == 0) or ("hang" in sys.argv and mine == 1):
     time.sleep(1000)
 if "hang" in sys.argv:
     hosts.any_of(False)
@@ -72,11 +73,22 @@ def test_they_meet_as_mpirun_says_and_one_tells_why_it_fails():
     for index, (out, _) in enumerate(words):
         first, second = out.splitlines()
         assert json.loads(first) == expected(index)
-        assert second == ("JSONDecodeError True" if index == 0 else "PeerFailed True")
+        why = "Expecting value: line 1 column 1 (char 0)"
+        first = f"process 0 of 2 ({NAME}, pid {started[0].pid})"
+        told = f"JSONDecodeError True {why}" if index == 0 else f"PeerFailed True {first} couldn't go on: {why}"
+        assert second == told
     assert [process.returncode for process in started] == [LOST, 1], words
     assert "lm: process 1 of 2 (" in words[0][1]
     assert f"pid {started[1].pid}) couldn't go on: there is no shard 17; this one ends, too" in words[0][1]
     assert "FileNotFoundError: there is no shard 17" in words[1][1]
+
+
+def test_one_with_an_error_does_not_wait_for_those_inside_a_collective():
+    """It ends after LM_PEER_TIMEOUT, and they hear why, wherever they are."""
+    started, words = by_mpirun("stuck", LM_PEER_TIMEOUT="5")
+    assert [process.returncode for process in started] == [LOST, 1], words
+    assert f"lm: process 1 of 2 ({NAME}, pid {started[1].pid}) couldn't go on: the disk is gone; this" in words[0][1]
+    assert "OSError: the disk is gone" in words[1][1]
 
 
 def test_one_that_does_not_come_is_named():
@@ -126,10 +138,14 @@ def test_a_process_has_all_gpus_where_it_is_alone_on_its_machine(monkeypatch):
         ({"JAX_COORDINATOR_ADDRESS": "n1"}, "got 'n1'"),
         ({"JAX_PROCESS_ID": ""}, "JAX_NUM_PROCESSES=2 needs JAX_PROCESS_ID"),
         ({"JAX_PROCESS_ID": "2"}, "from 0 to one below it"),
+        ({"JAX_NUM_PROCESSES": ""}, "JAX_PROCESS_ID is set and JAX_NUM_PROCESSES isn't: set that too"),
+        ({"JAX_NUM_PROCESSES": "", "JAX_PROCESS_ID": ""}, "JAX_COORDINATOR_ADDRESS is set and JAX_NUM_PROCESSES isn't"),
+        ({"JAX_NUM_PROCESSES": "", "JAX_COORDINATOR_ADDRESS": ""}, "JAX_PROCESS_ID is set"),
         ({"LM_JOIN_TIMEOUT": "soon"}, "LM_JOIN_TIMEOUT=soon must be a number of seconds"),
     ],
 )
 def test_what_is_missing_is_said(monkeypatch, changes, words):
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda **_: pytest.fail("it would wait for others"))
     given = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     for name, value in (given | changes).items():
         monkeypatch.setenv(name, value)

@@ -5,11 +5,14 @@ from dataclasses import replace
 import pytest
 
 from lm.config import replace as changed
+from lm.errors import UserError
+from lm.models.presets.experts import with_experts
 from lm.plan import choices, estimate, imagined, plan, predicted, target, text
 from lm.plan.compile import excess
-from lm.plan.roofline import bandwidth, textbook
+from lm.plan.roofline import bandwidth
 from lm.plan.suggest import ROOM
 from lm.plan.targets import GIB
+from lm.plan.textbook import textbook
 from tests.plan.test_memory import step
 
 
@@ -29,6 +32,11 @@ def test_what_is_suggested_fits_and_is_sorted():
         rows = one.rows // choice.step.training.accumulate
         assert rows % imagined(choice.mesh, None, 8).ways("batch") == 0
     assert choices(one, small(target("h100x8"), 1e-6)) == []
+
+
+def test_devices_that_are_left_out_are_refused():
+    with pytest.raises(UserError, match="mesh fsdp=4 uses 4 of the 16 devices of v5e-16"):
+        plan(step(), target("v5e-16"), "fsdp=4", compiles=False)
 
 
 def test_a_mesh_that_cannot_split_the_heads_is_not_suggested():
@@ -74,9 +82,23 @@ def test_the_network_of_an_axis(mesh, axes, machine, rate):
 def test_the_textbook_of_each_form_of_parallelism():
     one = step(rows=64, length=64)
     params, stream = one.model.cost(64).params * 4, 64 * 64 * 128 * 4
-    assert textbook(one, imagined("data=4", None, 4)) == {"data": pytest.approx(2 * 3 / 4 * params)}
-    assert textbook(one, imagined("fsdp=4", None, 4)) == {"fsdp": pytest.approx(3 * 3 / 4 * params)}
-    assert textbook(one, imagined("tensor=4", None, 4)) == {"tensor": pytest.approx(4 * 4 * 2 * 3 / 4 * stream)}
+
+    def sent(mesh, step=one):
+        return textbook(step, imagined(mesh, None, 4))
+
+    assert sent("data=4") == {("all-reduce", "data"): pytest.approx(2 * 3 / 4 * params)}
+    assert sent("fsdp=4") == {
+        ("all-gather", "fsdp"): pytest.approx(2 * 3 / 4 * params),
+        ("reduce-scatter", "fsdp"): pytest.approx(3 / 4 * params),
+    }
+    # four layers of four sums, the table's and the head's
+    assert sent("tensor=4") == {("all-reduce", "tensor"): pytest.approx((4 * 4 + 2) * 2 * 3 / 4 * stream)}
+    for k in (1, 2, 4):
+        experts = replace(one, model=with_experts(one.model, 8, k))
+        there = sent("expert=4", experts)["all-to-all", "expert"]
+        assert there == pytest.approx(4 * 4 * k * 3 / 4 * stream / 4)  # of each device its own rows
+    again = replace(one, training=changed(one.training, {"execution.remat": "offload"}))
+    assert sent("tensor=4", again)["all-reduce", "tensor"] == pytest.approx((4 * 6 + 2) * 2 * 3 / 4 * stream)
     assert textbook(one, imagined("", None, 1)) == {}
 
 

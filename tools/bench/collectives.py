@@ -8,8 +8,6 @@ They are kept in tests/sharding/golden/collectives.json, so that a change that m
 from __future__ import annotations
 
 import json
-import math
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any
 GOLDEN = Path(__file__).parents[2] / "tests" / "sharding" / "golden" / "collectives.json"
 WIDTH, LAYERS, HEADS, VOCAB, ROWS, LENGTH = 32, 4, 4, 256, 16, 64  # a device's tokens are more than the width
 EXPERTS, CHOSEN = 8, 2
-FLOAT = 4  # bytes
 
 Key = str  # a collective and the axes of the mesh that it runs over: "all-gather fsdp"
 Found = dict[Key, tuple[float, float]]  # how many run in a step, and bytes that one device sends for them
@@ -90,62 +87,12 @@ def measured(case: Case) -> Found:
 
 
 def textbook(case: Case) -> dict[Key, float]:
-    """Bytes that one device sends in a step by the papers, in the forms that XLA has for CPUs.
-
-    Weights that are split over devices with rows of their own are gathered for the forward and for the backward
-    pass, and their gradients are reduced and scattered (ZeRO-3, Rajbhandari et al. 2020); for all but experts that
-    is here an all-reduce, of twice the bytes, of which each device keeps its part. What is split otherwise, or not
-    at all, has its gradient reduced to all that hold it. Layers split over "tensor" sum two activations forward and
-    two backward, the token table one and the head one (Shoeybi et al. 2019). Experts send k vectors of each token
-    there and back, and so their gradients (Lepikhin et al. 2020). A ring sends keys and values on, once forward,
-    and backward again with their gradients (Liu et al. 2023); Ulysses exchanges queries, keys, values and output,
-    and their gradients (Jacobs et al. 2023). A stage sends each microbatch on, and its gradient back (Huang et al.
-    2018).
-    """
-    import jax
-
-    from lm.config import lift
-    from lm.models.pipeline import schedule
+    """Bytes that one device sends in a step by the papers, in the forms that XLA has for CPUs."""
+    from lm.plan.textbook import textbook
     from lm.sharding import layout
-    from lm.train.step import Program
 
-    where, asked = layout(case.mesh, case.rules), step(case)
-    program = Program(asked.model, lift(asked.training)[0], where)
-    size = {axis: ways for axis, ways in where.mesh.shape.items() if ways > 1}
-    holding = [*where.over("batch"), *where.over("length")]  # devices that differ in these have other tokens
-    total: dict[Key, float] = defaultdict(float)
-
-    def add(kind: str, axes: list[str], result: float, times: float = 1) -> None:
-        n = math.prod(size[axis] for axis in axes)
-        if n > 1:
-            share = (n - 1) / n * (2 if kind == "all-reduce" else 1)
-            total[f"{kind} {'+'.join(axes)}"] += times * result * share
-
-    shapes = program.abstract_state().params
-    for leaf in jax.tree.leaves(shapes):
-        split = [axis for part in leaf.sharding.spec if part for axis in ([part] if isinstance(part, str) else part)]
-        shared = [axis for axis in split if axis in holding and axis != "expert"]
-        held = FLOAT * leaf.size / math.prod(size[axis] for axis in split)  # bytes of one device
-        gathered = held * math.prod(size[axis] for axis in shared)
-        add("all-gather", shared, gathered, times=2)
-        add("reduce-scatter" if "expert" in split else "all-reduce", shared, gathered)
-        add("all-reduce", [axis for axis in holding if axis not in split], held)
-    tokens = ROWS * LENGTH / math.prod(size[axis] for axis in holding)  # of one device
-    stream = FLOAT * tokens * WIDTH  # bytes of its activations
-    if "tensor" in size:
-        add("all-reduce", ["tensor"], stream, times=4 * LAYERS + 2)
-    if "expert" in size:
-        add("all-to-all", ["expert"], stream * CHOSEN, times=4 * LAYERS)
-    if "sequence" in size:
-        s = size["sequence"]
-        if where.rules.sequence == "ring":
-            total["collective-permute sequence"] += LAYERS * (s - 1) * (2 + 4) * stream
-        else:
-            add("all-to-all", ["sequence"], stream, times=8 * LAYERS)
-    if "stage" in size:
-        plan = schedule(where, ROWS)
-        total["collective-permute stage"] += 2 * plan.iterations * stream / plan.microbatches
-    return dict(total)
+    sent = textbook(step(case), layout(case.mesh, case.rules), scatters=False)
+    return {f"{kind} {axes}": size for (kind, axes), size in sent.items()}
 
 
 def described(name: str, found: Found) -> dict[str, str]:
