@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import os
 import sys
 
@@ -58,6 +59,8 @@ def prepare_jax() -> None:
         ours = [flag for flag in GPU_FLAGS if flag.split("=")[0] not in named]
         os.environ["XLA_FLAGS"] = " ".join(filter(None, (named, *ours)))
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", GPU_MEMORY)
+    elif importlib.util.find_spec("libtpu") and not has_tpu():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu is here for `lm plan`; JAX would look for its TPU
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(paths.cache_dir("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -67,6 +70,11 @@ def has_gpu() -> bool:
     """Whether JAX may find an NVIDIA GPU here, as far as can be said without JAX."""
     allowed = os.environ.get("JAX_PLATFORMS", "")
     return (not allowed or "cuda" in allowed or "gpu" in allowed) and os.path.exists("/dev/nvidiactl")
+
+
+def has_tpu() -> bool:
+    """Whether this machine has a TPU's devices, as far as can be said without JAX."""
+    return any(os.path.exists(path) for path in ("/dev/accel0", "/dev/vfio/0"))
 
 
 def give_back() -> None:

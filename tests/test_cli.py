@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from lm import cli
+from lm.commands import sweep
+from lm.train import hosts
 
 EXPERIMENT = '''
 """Which is better on nonsense?
@@ -192,6 +194,8 @@ def test_bad_input_is_one_line(lm, folder, tmp_path):
     refused(lm("generate", tmp_path, "abc"), "config.json")
     refused(lm("sweep", "run", "nonsense.py", "--mesh", "data=99"), "99 devices")
     refused(lm("sweep", "run", "nonsense.py", "--mesh", "dat=1"), "did you mean 'data'")
+    for command in ("run", "submit"):
+        refused(lm("sweep", command, "nonsense.py", "--on", "Local", "--distributed"), "leave --distributed out")
     (folder / "raises.py").write_text("x = 1\ny = x / 0\n")
     refused(lm("sweep", "plan", "raises.py"), "raises.py:2", "ZeroDivisionError")
     (folder / "typo.py").write_text("from lm.nn import Attention\nAttention(heads=8, kv_head=2)\n")
@@ -206,6 +210,21 @@ def test_bad_input_is_one_line(lm, folder, tmp_path):
     (folder / "empty").mkdir(exist_ok=True)
     (folder / "empty" / "a.txt").write_text("")
     refused(lm("train", "nonsense.py", "data.corpus.path=empty", "--quiet"), "empty")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_processes_that_do_a_sweep_together_the_first_writes_and_speaks(lm, tmp_path, monkeypatch, first):
+    joined, trained = [], []
+    monkeypatch.setattr(hosts, "join", joined.append)
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(hosts, "first", lambda: first)
+    monkeypatch.setattr(hosts, "on_first", lambda act: act() if first else None)
+    monkeypatch.setattr(sweep, "_report", lambda *_: print("report"))
+    monkeypatch.setattr(sweep.RunSweep, "_here", lambda self, entries, folder, say: trained.append(say("train")))
+    code, out, _ = lm("sweep", "run", "nonsense.py", "--distributed", "--results", str(tmp_path / "results"))
+    assert code == 1 and joined == [True] and len(trained) == 1  # nothing is done yet
+    assert out.splitlines() == (["nonsense: Which is better on nonsense?", "train", "report"] if first else [])
+    assert (tmp_path / "results" / "nonsense" / "manifest.jsonl").exists() == first
 
 
 def test_debug_shows_the_traceback(folder, monkeypatch):

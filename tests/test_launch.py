@@ -1,5 +1,6 @@
 """The command starts itself anew once, with the allocator's settings, and is otherwise the same process."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -89,6 +90,16 @@ def test_a_process_that_may_only_use_the_cpu_has_no_gpu(monkeypatch):
     for platforms, found in (("cpu", False), ("", True), ("cuda,cpu", True), ("tpu", False)):
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         assert launch.has_gpu() == found
+
+
+@pytest.mark.parametrize(("tpu", "platforms"), [(True, None), (False, "cpu")])
+def test_a_tpu_compiler_alone_is_no_tpu(monkeypatch, tpu, platforms):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "libtpu")
+    monkeypatch.setattr(launch, "has_gpu", lambda: False)
+    monkeypatch.setattr(launch, "has_tpu", lambda: tpu)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    launch.prepare_jax()
+    assert os.environ.get("JAX_PLATFORMS") == platforms
 
 
 def test_this_xla_knows_the_gpu_flags():

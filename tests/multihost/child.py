@@ -11,7 +11,6 @@ launch.prepare_jax()
 
 from lm.cli import main  # noqa: E402
 from lm.sharding import Layout  # noqa: E402
-
 from lm.train.rows import Rows, RowsError  # noqa: E402
 
 put, append = Layout.put, Rows.append

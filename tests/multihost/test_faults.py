@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,15 +153,14 @@ def test_the_disk_of_the_first_is_full_and_the_other_repeats_it(run, tmp_path):
     """Between two measures that both compute: the other isn't left in the second one."""
     looks = (Positions(examples=8), Positions(name="again", examples=8))
     config = written(replace(run, {"record.measures": looks, "record.evaluations": 4}), tmp_path)
-    more = {"FULL": "details.jsonl", "LM_AGREE_TIMEOUT": "30", "LM_PEER_TIMEOUT": "120"}
-    with processes(2, config, tmp_path / "run", "fsdp=2", **more) as started:
+    limits: Any = {"LM_AGREE_TIMEOUT": "30", "LM_PEER_TIMEOUT": "120"}
+    with processes(2, config, tmp_path / "run", "fsdp=2", FULL="details.jsonl", **limits) as started:
         words = [said(process) for process in started]
     why = f"can't write a row to {tmp_path / 'run' / 'details.jsonl'}: the disk is full"
     assert [process.returncode for process in started] == [1, LOST], words
     assert f"lm: {why}" in words[0].splitlines()
-    assert [line for line in words[1].splitlines() if line.startswith("lm: process 0 of 2 (")][0].endswith(
-        f"pid {started[0].pid}) couldn't go on: {why}"
-    )
+    told = next(line for line in words[1].splitlines() if line.startswith("lm: process 0 of 2 ("))
+    assert told.endswith(f"pid {started[0].pid}) couldn't go on: {why}")
     assert "Traceback" not in words[0] + words[1]
     assert RunFolder(tmp_path / "run").failure() == why
 
@@ -172,7 +172,10 @@ def test_a_loss_that_is_no_number_stops_both_before_it_is_saved(run, tmp_path):
         words = [said(process) for process in started]
     assert [process.returncode for process in started] == [1, 1], words
     lines = [next(line for line in text.splitlines() if line.startswith("lm: ")) for text in words]
-    step, last = len(trained(tmp_path / "run")) + 1, f"the last good checkpoint is step {len(trained(tmp_path / 'run'))}"
+    step, last = (
+        len(trained(tmp_path / "run")) + 1,
+        f"the last good checkpoint is step {len(trained(tmp_path / 'run'))}",
+    )
     assert step > 1 and all(f" at step {step} (batch {step - 1}); {last}; lower " in line for line in lines), words
     assert assert_whole(run, tmp_path / "run") == tuple(range(1, step))[-run.record.keep :]
     assert RunFolder(tmp_path / "run").diverged()

@@ -128,8 +128,11 @@ def spans(mesh: str, spec: Model) -> tuple[Any, Any]:
     return jax.device_get((metrics["loss"], gradients(state)))
 
 
-def test_an_encoder_and_a_decoder_that_reads_it() -> None:
-    (loss, grads), (expected, single) = spans("stage=2,data=2,tensor=2", READER), spans("", READER)
+@pytest.mark.parametrize(
+    "mesh", ["stage=2,data=2,tensor=2", "data=8", "fsdp=8", "data=2,fsdp=2,tensor=2", "data=2,expert=4"]
+)
+def test_an_encoder_and_a_decoder_that_reads_it(mesh: str) -> None:
+    (loss, grads), (expected, single) = spans(mesh, READER), spans("", READER)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
     def same(found: jax.Array, one: jax.Array) -> None:

@@ -67,7 +67,7 @@ def test_every_component_is_on_a_mesh_what_it_is_on_one_device(index: int) -> No
     assert_sharded_equals_single(TOGETHER[index], "fsdp_tp")
 
 
-@pytest.mark.parametrize("where", ["ddp", "fsdp"])
+@pytest.mark.parametrize("where", ["ddp", "fsdp", "data=4,expert=2"])
 def test_simpler_meshes(where: str) -> None:
     assert_sharded_equals_single(SOME, where)
 
@@ -179,6 +179,15 @@ class TestErrors:
         with pytest.raises(ConfigError) as error:
             sharding.layout(mesh, chosen)
         assert said in str(error.value)
+
+    def test_every_process_has_a_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of four, of which this is the first and has all eight devices."""
+        monkeypatch.setattr(jax, "process_count", lambda: 4)
+        said = "mesh fsdp=2 uses 2 of 8 devices; processes 1, 2, 3 would have none: use all devices, or start fewer"
+        with pytest.raises(ConfigError, match=said):
+            sharding.layout("fsdp=2")
+        assert sharding.layout("fsdp=2", devices=jax.devices()).mesh.size == 2  # as `lm plan` lays them out
+        assert sharding.layout().mesh.size == 1  # what a process does by itself
 
     def test_a_batch_that_can_not_be_split(self) -> None:
         with pytest.raises(ShardingError, match="a batch of 6 rows can't be split over 4 devices"):

@@ -45,6 +45,15 @@ def test_the_loss_falls_as_with_native_products(products: Any, at_first: float) 
     assert off[0] < at_first and off.max() < 0.05 * (native[0] - native[-1]), off
 
 
+def test_what_is_looked_at_is_of_native_products() -> None:
+    """So the held-out loss is that of the weights as they are used, whatever they were trained with."""
+    shape, values = lift(Training(steps=STEPS, execution=Execution(products="int8")))
+    program = Program(MODEL, shape, layout())
+    state, batch = program.abstract_state(), packed(rows=4)
+    assert "i8[" in str(jax.make_jaxpr(program._step)(state, batch, values))
+    assert "i8[" not in str(jax.make_jaxpr(program._evaluate)(state.params, batch, values))
+
+
 def test_runs_side_by_side() -> None:
     """`vmap` over runs gives each its own scales."""
     from lm.nn.kernels.low_precision import product

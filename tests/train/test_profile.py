@@ -14,15 +14,18 @@ from lm import cli
 from lm.commands.profile import place
 from lm.commands.sweep import RunSweep, _work
 from lm.commands.train import Train
+from lm.config import replace
 from lm.data import Data, Text
 from lm.errors import UserError
 from lm.models import Decoder
 from lm.nn import MLP, Block, mha
 from lm.sharding import layout
+from lm.sweep import execute, manifest
+from lm.sweep.experiment import Planned
 from lm.sweep.launchers import Local
 from lm.train import Recording, Run, Training
 from lm.train.load import load_run
-from lm.train.loop import Machine, train
+from lm.train.loop import Machine, Trainer, train
 from lm.train.profile import FOLDER, Event, Window, events, read, summary
 from lm.train.rows import read as rows_of
 
@@ -95,15 +98,44 @@ def test_what_can_not_be_profiled_says_so(run, profiled, tmp_path, capsys, caplo
         cli.main(["profile", str(tmp_path)])
     said = capsys.readouterr().err
     assert end.value.code == 1 and "has no profile; " in said and "--profile steps=10:15" in said
+    with pytest.raises(SystemExit) as end:
+        cli.main(["profile", str(profiled), "--top", "0"])
+    assert end.value.code == 1 and "--top 0 must be at least 1" in capsys.readouterr().err
     for text in ("10:15", "steps=0:3", "steps=5:4", "steps=3", "steps=a:b"):
         with pytest.raises(UserError, match="must be of the form steps=10:15"):
             Window.read(text)
     with pytest.raises(UserError, match="steps=3:9: the run has 8 steps"):
         train(run, tmp_path, dataclasses.replace(MACHINE, profile=Window(3, 9)))
+    assert not any(tmp_path.iterdir())  # it is no failure of the run
     with caplog.at_level(logging.WARNING, "lm"):
         train(run, profiled, dataclasses.replace(MACHINE, profile=Window(6, 7)))
     assert "is done, none of its steps is profiled" in caplog.text
     assert json.loads((profiled / FOLDER / "steps.json").read_text()) == {"first": 3, "last": 5}
+
+
+def test_a_run_of_a_sweep_that_is_too_short_is_trained_without(run, tmp_path, monkeypatch, caplog):
+    asked = []
+    monkeypatch.setattr(execute, "train", lambda run, folder, machine: asked.append(machine.profile) or {"a": 1})
+    monkeypatch.setattr(execute.Worker, "_note", lambda *_: True)
+    entries = manifest.entries([Planned(replace(run, {"train.steps": n}), "a", 0, {}) for n in (8, 9)], tmp_path)
+    machine = dataclasses.replace(MACHINE, profile=Window(3, 9))
+    for entry in entries:
+        execute.Worker(entries, machine, tmp_path / "speeds.jsonl")._do([entry], {})
+    assert asked == [None, Window(3, 9)]
+    assert caplog.messages == ["a run of 8 steps isn't profiled up to step 9"]
+
+
+def test_every_report_is_in_the_time_of_a_dispatch(run, tmp_path, monkeypatch):
+    """The watch over steps knows a median there; a device that hangs is waited for nowhere else."""
+    doing, report = [], Trainer._report
+
+    def noted(self, *arguments):
+        doing.append(self.watch._doing.what)
+        report(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_report", noted)
+    train(run, tmp_path, MACHINE)
+    assert doing and all(what.startswith("step ") for what in doing)
 
 
 def test_the_option_reaches_this_machine_and_workers(tmp_path):

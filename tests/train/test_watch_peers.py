@@ -1,5 +1,6 @@
 """The watch over processes: each kind of loss is told to all, in one line, and a good end is none."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -84,6 +85,27 @@ def test_one_that_is_done_is_no_loss_until_the_others_wait_for_it(party):
     assert not party.ends
     party.watches[2].waiting = party.watches[0].waiting = time.monotonic()
     assert party.heard(0, 2) == ["process 1 of 3 has left; its log says why"] * 2
+
+
+def test_one_may_take_its_time_to_say_who_it_is():
+    """On a loaded machine. Meanwhile the others are heard, and one that never says it is let go."""
+    ends: list[str] = []
+    watch = Watch(["process 0 of 2", "process 1 of 2"], 0, 3.0, ends.append)
+    address = ("127.0.0.1", watch.listen("secret"))
+    with socket.create_connection(address) as silent, socket.create_connection(address) as late:
+        late.sendall(b"sec")
+        time.sleep(0.3)
+        assert not watch.wires
+        late.sendall(b"ret 1\n")
+        silent.settimeout(0.1)
+        closed, deadline = None, time.monotonic() + 20
+        while closed is None and time.monotonic() < deadline:
+            late.sendall(b"\n")  # a beat
+            with contextlib.suppress(TimeoutError):
+                closed = silent.recv(10)
+        assert closed == b"" and list(watch.wires) == [1] and not ends
+        late.sendall(b"bye\n")
+    watch.leave()
 
 
 def test_strangers_are_not_listened_to(party):
