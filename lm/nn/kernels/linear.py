@@ -36,7 +36,8 @@ def linear(
     w = w.astype(x.dtype)
     if kind != "native" and not exact:
         size = math.prod(inner)
-        return low_precision.product(kind, x.reshape(*rows, size), w.reshape(size, -1)).reshape(*rows, *out)
+        y: Array = low_precision.product(kind, x.reshape(*rows, size), w.reshape(size, -1))
+        return y.reshape(*rows, *out)
     if plain:
         axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
         return lax.dot_general(x, w, (axes, ((), ())))
