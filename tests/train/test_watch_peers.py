@@ -87,6 +87,21 @@ def test_one_that_is_done_is_no_loss_until_the_others_wait_for_it(party):
     assert party.heard(0, 2) == ["process 1 of 3 has left; its log says why"] * 2
 
 
+@pytest.mark.parametrize("leaves", [0, 2])
+def test_one_that_leaves_is_not_taken_for_lost_when_the_other_side_hangs_up(party, monkeypatch, leaves):
+    say = Wire.say
+
+    def slowly(self, line):
+        say(self, line)
+        if line == "bye":
+            time.sleep(0.7)  # until whoever heard it has closed the connection
+
+    monkeypatch.setattr(Wire, "say", slowly)
+    party.watches[leaves].leave()
+    time.sleep(0.7)
+    assert party.ends == {}
+
+
 def test_one_may_take_its_time_to_say_who_it_is():
     """On a loaded machine. Meanwhile the others are heard, and one that never says it is let go."""
     ends: list[str] = []
