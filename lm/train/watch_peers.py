@@ -96,9 +96,9 @@ class Watch:
 
     def leave(self) -> None:
         """This process is done: that it ends is no loss."""
+        self._closing.set()  # first: who hears the word closes the connection, which isn't to be taken for its end
         for wire in list(self.wires.values()):
             wire.say("bye")
-        self._closing.set()
 
     def fail(self, reason: str) -> None:
         """Tells the others that this process can't go on."""
