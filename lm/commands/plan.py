@@ -35,7 +35,7 @@ class Plan(Shared):
     mesh: str = ""
     """How its devices are used, e.g. fsdp=8,tensor=2. Default: what fits and is fastest by the cost model."""
     rules: str | None = None
-    """How parameters are split: ddp, fsdp, fsdp_tp, ep, sp or pp. Default: by the mesh."""
+    """How parameters are split: ddp, fsdp, fsdp_tp, ep, sp, sp_ulysses or pp. Default: by the mesh."""
     batch: int = 256
     """Rows of a batch, of a model preset; an experiment says its own."""
     length: int = 2048

@@ -30,7 +30,6 @@ class Compiled:
     aliased: float = 0
     temporaries: float = 0
     code: float = 0
-    peak: float = 0
     traffic: tuple[dict[str, Any], ...] = ()
     buffers: tuple[dict[str, Any], ...] = ()
     kernels: tuple[str, ...] = ()

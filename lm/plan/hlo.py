@@ -191,21 +191,6 @@ def _ids(sides: list[int], order: list[int]) -> np.ndarray:
     return ids.transpose(order) if order else ids
 
 
-def _named_group(mesh: str, axes: str) -> list[int]:
-    """From a mesh of the compiler's own, e.g. 'a'=4,'b'=2, and what of it a group goes along: 'b', or 'a':(2)2, which
-    is the axis of size 2 behind one of size 2 that a is made of."""
-    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
-    places = {name: [0] for name in sizes}
-    for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", axes):
-        if not size:
-            places[name] = list(range(sizes[name]))
-        else:
-            stride = sizes[name] // (int(before) * int(size))
-            places[name] = [index * stride for index in range(int(size))]
-    ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
-    return ids[np.ix_(*places.values())].flatten().tolist()
-
-
 def _axes(group: list[int], mesh: dict[str, int]) -> str:
     """Along which axes of the mesh the devices of a group differ."""
     places = np.array(np.unravel_index(group, tuple(mesh.values())))

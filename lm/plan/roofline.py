@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lm.models.pipeline import schedule
 from lm.plan.memory import Bytes
 from lm.plan.step import Step
 from lm.plan.targets import Target
@@ -20,7 +21,11 @@ from lm.sharding import Layout
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one step. network: by axes of the mesh. counted: where the network's bytes are from."""
+    """Seconds of one step.
+
+    compute: with what pipeline stages wait for one another. network: by axes of the mesh. counted: where the network's
+    bytes are from.
+    """
 
     compute: float
     memory: float
@@ -64,9 +69,10 @@ def estimate(
     training = step.training
     flops = training.objective.cost(step.model, step.length).train_flops * step.rows
     again = 4 / 3 if training.execution.done_again else 1.0  # the forward pass a second time
+    idle = schedule(where, step.rows // training.accumulate).bubble if where.stages > 1 else 0.0
     peak = machine.chip.flops * machine.devices
     return Estimate(
-        compute=flops * again / peak,
+        compute=flops * again / peak / (1 - idle),
         memory=_moved(step, where, held) / machine.chip.bandwidth,
         network={axes: size / bandwidth(axes, where, machine, spans) for axes, size in sent.items() if size},
         model_flops=flops,

@@ -46,7 +46,6 @@ def _compiled(job: dict[str, Any]) -> dict[str, Any]:
         "aliased": analysis.alias_size_in_bytes,
         "temporaries": analysis.temp_size_in_bytes,
         "code": analysis.generated_code_size_in_bytes,
-        "peak": getattr(analysis, "peak_memory_in_bytes", 0),
         "traffic": traffic(text, dict(where.mesh.shape)),
         "buffers": large_buffers(text),
         "kernels": sorted(_kernels(text)),

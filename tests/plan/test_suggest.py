@@ -57,6 +57,9 @@ def test_a_step_that_waits_for_arithmetic():
         estimate(replace(one, training=plain), where, machine, predicted(one, where)).compute * 4 / 3 == found.compute
     )
     assert found.best <= found.worst and found.mfu == pytest.approx(flops / (16 * 197e12) / found.best)
+    stages = imagined("stage=4,fsdp=4", None, 16)  # 32 rows of 4 devices: 8 microbatches, and 3 iterations more
+    idle = estimate(one, stages, machine, predicted(one, stages)).compute / found.compute
+    assert idle == pytest.approx(11 / 8)
     counted = [{"kind": "all-gather", "axes": "fsdp", "count": 3, "bytes": 1e12}]
     waits = estimate(one, where, machine, predicted(one, where), counted)
     assert waits.bound == "network" and waits.network == {"fsdp": pytest.approx(1e12 / 50e9)}
