@@ -42,6 +42,9 @@ def test_a_step_exchanges_no_more_than_the_textbook_says(case: Case) -> None:
     for key, sent in wanted.items():
         most, _ = collectives.MORE.get((case.rules, key), (1.01, ""))
         assert found[key][1] <= most * sent, key
+    for key in found.keys() - wanted.keys():
+        most, _ = collectives.BESIDES.get((case.rules, key), (collectives.LITTLE, ""))
+        assert found[key][1] <= most * sum(wanted.values()), key
 
 
 def test_the_golden_file_has_every_preset() -> None:

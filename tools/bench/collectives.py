@@ -61,6 +61,16 @@ MORE: dict[tuple[str, Key], tuple[float, str]] = {
     ("pp", "collective-permute stage"): (1.51, "two permutes backward for one forward"),
 }
 
+# what is sent and isn't in the textbook: its share of the textbook's bytes at most, and why
+BESIDES: dict[tuple[str, Key], tuple[float, str]] = {
+    ("fsdp", "all-to-all fsdp"): (0.04, "columns of the token table's vectors are exchanged for whole ones"),
+    ("fsdp_tp", "all-reduce data+fsdp"): (0.03, "the table's gradient, of which each keeps its part"),
+    ("ep", "all-reduce fsdp+expert"): (0.06, "the table's gradient, of which each keeps its part"),
+    ("pp", "all-reduce stage"): (0.64, "the last stage's output and the table's gradients are summed over stages"),
+    ("pp", "all-gather stage"): (0.15, "rows that stages shared for the head come back to all"),
+}
+LITTLE = 0.01  # a share that needs no reason
+
 
 def step(case: Case) -> Any:
     """The case's training step, to be compiled for any layout."""
