@@ -22,10 +22,9 @@ from lm.models import Decoder, Model
 from lm.models.pipeline import schedule
 from lm.nn import param
 from lm.nn.kernels.platform import Platform
-from lm.objectives import shapes
 from lm.plan.step import Step, one_of
 from lm.sharding import Layout
-from lm.train import Training
+from lm.train import Training, memory
 from lm.train.optimizers import Optimizer
 
 TRACED = 7  # rows that are traced: a prime, so that what has as many numbers as a parameter is one
@@ -180,17 +179,6 @@ def residuals(
     model: Model, training: Training, length: int, platform: Platform
 ) -> tuple[tuple[tuple[int, ...], int], ...]:
     """(shape, bytes of a number) of each array kept of TRACED rows between the forward and the backward pass."""
-    module = nnx.eval_shape(lambda: model.build(rngs=nnx.Rngs(params=0)))
-    graph, params = param.split(module)
-
-    def backward(params: param.Params, batch: dict[str, jax.Array]) -> object:
-        def loss(params: param.Params) -> jax.Array:
-            built = param.merge(graph, training.execution.cast(graph, params))
-            return training.objective(built, batch, training.execution).loss
-
-        return jax.vjp(loss, params)[1]
-
-    batch = shapes(training.objective, model, TRACED, length)
     with sharding.use(one_of(platform)):
-        found = jax.tree.leaves(jax.eval_shape(backward, params, batch))
+        found = memory.residuals(model, training, TRACED, length)
     return tuple((x.shape, x.dtype.itemsize) for x in found)

@@ -67,7 +67,7 @@ def test_every_component_is_on_a_mesh_what_it_is_on_one_device(index: int) -> No
     assert_sharded_equals_single(TOGETHER[index], "fsdp_tp")
 
 
-@pytest.mark.parametrize("where", ["ddp", "fsdp", "data=4,expert=2"])
+@pytest.mark.parametrize("where", ["ddp", "fsdp", "replica=2,data=2,expert=2"])
 def test_simpler_meshes(where: str) -> None:
     assert_sharded_equals_single(SOME, where)
 

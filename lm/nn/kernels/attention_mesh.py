@@ -20,7 +20,6 @@ from lm.nn.kernels import attention_ring, attention_ulysses
 from lm.nn.kernels.attention_blocked import Ids
 from lm.nn.kernels.attention_heads import of_heads, read_heads
 from lm.nn.kernels.attention_request import Bias, Request
-from lm.nn.mask import Mask
 from lm.shapes import Array, Float, Int
 from lm.sharding import Layout, ShardingError
 
@@ -82,21 +81,17 @@ def attend(
     k_BSKP: Float[Array, "B S K P"],
     v_BSKP: Float[Array, "B S K V"],
     *,
-    mask: Mask,
     q_positions: Int[Array, "B L"],
     k_positions: Int[Array, "B S"],
     q_segments: Int[Array, "B L"],
     k_segments: Int[Array, "B S"],
     bias: Bias | None,
-    scale: float,
-    softcap: float | None,
-    ordered: bool,
+    **told: Any,
 ) -> Float[Array, "B L H V"]:
     """Attention by shards. kernel: what computes whole rows on one device; None: the ring.
 
-    Other arguments: `attention.attend`.
+    Other arguments: `attention.attend`; `told` are those that every device has alike.
     """
-    told: dict[str, Any] = {"mask": mask, "scale": scale, "softcap": softcap, "ordered": ordered}
     H, K = q_BLHP.shape[2], k_BSKP.shape[2]
     own = H // split.ways(split.heads)
     whole_keys = K % split.ways(split.heads) != 0
