@@ -58,11 +58,17 @@ def config(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(run, tmp_path_factory) -> dict[int, float]:
-    """The losses on one device, by step."""
+def alone(run, tmp_path_factory):
+    """The run as one device does it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     train(run, folder, Machine(quiet=True))
-    return trained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(alone) -> dict[int, float]:
+    """Its losses, by step."""
+    return trained(alone)
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +144,14 @@ def test_a_part_of_a_checkpoint_is_missing(run, config, folder, undisturbed, tmp
     assert_same_curve(copy, undisturbed, STEPS)
 
 
-def test_four_end_it_on_another_mesh_and_the_slow_one_is_named(run, config, folder, undisturbed):
+def test_four_end_it_on_another_mesh_and_the_slow_one_is_named(run, config, folder, alone, undisturbed):
     """Rows are split in two and the model in two, so two processes each load the same rows."""
     with processes(4, config, folder, "fsdp=2,tensor=2", [0.0, 0.0, 0.0, 0.3]) as started:
         words = [said(process) for process in started]
     assert [process.returncode for process in started] == [0] * 4, words
     assert_same_curve(folder, undisturbed, STEPS)
+    found, expected = (RunFolder(path).result()["heldout_loss"] for path in (folder, alone))
+    assert found == pytest.approx(expected, rel=0, abs=1e-5)  # each process evaluates its own rows
     named = [line for line in words[0].splitlines() if "holds the others up" in line]
     assert any(line.startswith("process 3 of 4 (") for line in named), words[0]
     assert not any("holds the others up" in text for text in words[1:])

@@ -28,7 +28,7 @@ from lm.nn import (
 )
 from lm.nn.kernels import cross_entropy
 from lm.nn.rope import RoPEScaling
-from lm.sharding import MESH_AXES, ShardingError
+from lm.sharding import MESH_AXES, Layout, ShardingError
 from lm.sharding.mesh import _arranged
 from lm.sharding.rules import PRESETS
 from lm.train.step import Program
@@ -223,6 +223,13 @@ def test_a_batch_lies_where_its_rows_belong(stacked: bool) -> None:
     np.testing.assert_array_equal(put, rows)
     assert put.addressable_shards[0].data.shape == (*(2,) * stacked, 2, 3)
     np.testing.assert_array_equal(where.mine({"tokens": rows})["tokens"], rows)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_process_takes_its_own_part_of_a_whole_batch(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr(Layout, "share", lambda self: (part, 3))
+    rows = np.arange(12).reshape(6, 2)
+    np.testing.assert_array_equal(sharding.layout().mine({"tokens": rows})["tokens"], rows[2 * part : 2 * part + 2])
 
 
 @dataclass(frozen=True)
